@@ -1,0 +1,59 @@
+"""Hyperparameter search for PyTorch models. What a study file needs is importable from here.
+
+Names load when first used, so that `hpsearch --help` need not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, mnist
+    from hpsearch.errors import HpsearchError, UsageError
+    from hpsearch.models import MLP, LeNet
+    from hpsearch.optim import MSE, SGD, Adagrad, Adam, AdamW, Cosine, CrossEntropy, OneCycle, RMSprop
+    from hpsearch.space import Space
+    from hpsearch.stopping import EarlyStopping
+    from hpsearch.study import Recipe, Steps, Study
+
+_HOME = {
+    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "mnist"],
+    "hpsearch.errors": ["HpsearchError", "UsageError"],
+    "hpsearch.models": ["MLP", "LeNet"],
+    "hpsearch.optim": ["MSE", "SGD", "Adagrad", "Adam", "AdamW", "Cosine", "CrossEntropy", "OneCycle", "RMSprop"],
+    "hpsearch.space": ["Space"],
+    "hpsearch.stopping": ["EarlyStopping"],
+    "hpsearch.study": ["Recipe", "Steps", "Study"],
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "MLP",
+    "MSE",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Cosine",
+    "CrossEntropy",
+    "Dataset",
+    "EarlyStopping",
+    "HpsearchError",
+    "LeNet",
+    "OneCycle",
+    "RMSprop",
+    "Recipe",
+    "Space",
+    "Split",
+    "Steps",
+    "Study",
+    "UsageError",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'hpsearch' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE[name]), name)

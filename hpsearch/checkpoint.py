@@ -1,0 +1,113 @@
+"""Files that are either whole or not there.
+
+Everything hpsearch writes goes to a temporary name, is flushed to the disk and renamed. A checkpoint is what
+`torch.save` writes, loads with `weights_only=True`, and carries a digest of its contents, so that a damaged or
+truncated one is recognised. This module does not know what is in it.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from hpsearch.errors import CheckpointError, DiskFull
+
+DIGEST = "sha256"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part, even after a crash.
+
+    Raises DiskFull when there is no space; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in _NO_SPACE:
+            raise DiskFull(f"no space left on the disk of {path.parent}: free some and run the same command again") from error
+        raise
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _feed(hasher: _Hash, value: Any) -> None:
+    """Feed a nested structure to `hasher`: every tensor's type, shape and bytes, everything else as JSON."""
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().contiguous()
+        hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(memoryview(tensor.flatten().view(torch.uint8).numpy()) if tensor.numel() else b"")
+    elif isinstance(value, dict):
+        hasher.update(b"{")
+        for key, item in value.items():
+            hasher.update(f"{key!r}:".encode())
+            _feed(hasher, item)
+        hasher.update(b"}")
+    elif isinstance(value, list | tuple):
+        hasher.update(b"[")
+        for item in value:
+            _feed(hasher, item)
+        hasher.update(b"]")
+    else:
+        hasher.update(json.dumps(value).encode() + b",")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256, in hexadecimal, of a nested structure of tensors, dicts, lists and JSON scalars."""
+    hasher = hashlib.sha256()
+    _feed(hasher, value)
+    return hasher.hexdigest()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint. Raises DiskFull."""
+    buffer = io.BytesIO()
+    torch.save({**state, DIGEST: digest(state)}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Return what `save` wrote, its tensors on `device`.
+
+    Raises CheckpointError if the file is damaged or truncated, FileNotFoundError if there is none.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        expected = state.pop(DIGEST)
+        found = digest(state)
+    except FileNotFoundError:
+        raise
+    # What a damaged zip or pickle raises is not documented and varies with the byte that is wrong.
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged or truncated ({type(error).__name__})") from error
+    if found != expected:
+        raise CheckpointError(f"{path} is damaged: its contents do not match its digest")
+    return state
+
+
+def load_or_none(path: Path, warn: Callable[[str], None], device: str | torch.device = "cpu") -> dict[str, Any] | None:
+    """Return the checkpoint at `path`, or None where there is no usable one, saying so if it is damaged."""
+    try:
+        return load(path, device)
+    except FileNotFoundError:
+        return None
+    except CheckpointError as error:
+        warn(str(error))
+        return None

@@ -1,0 +1,161 @@
+"""Commands, options and exit codes; what a command does is in the module it imports when called.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted with the work saved.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hpsearch.errors import HpsearchError
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_STORAGE = "sqlite:///hpsearch.db"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except HpsearchError as error:
+        code = _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output left; nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"hpsearch: {message}", file=sys.stderr)
+    return code
+
+
+class Count(click.IntRange):
+    """A whole number of at least `low`, with an error that says so."""
+
+    name = "number"
+
+    def __init__(self, low: int = 1) -> None:
+        super().__init__(min=low)
+
+
+def study_option(help: str) -> Callable[[F], F]:
+    """The option `--study`."""
+    return click.option("--study", required=True, metavar="NAME", help=help)
+
+
+def storage_options(function: F) -> F:
+    """The options that say where studies and files are."""
+    storage = click.option(
+        "--storage",
+        envvar="HPSEARCH_STORAGE",
+        default=DEFAULT_STORAGE,
+        show_default=True,
+        metavar="URL",
+        help="The database: sqlite:///FILE, postgresql://… or mysql://… ($HPSEARCH_STORAGE).",
+    )
+    runs = click.option(
+        "--runs",
+        envvar="HPSEARCH_RUNS",
+        default="runs",
+        show_default=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder for weights, histories and resume points ($HPSEARCH_RUNS).",
+    )
+    return storage(runs(function))
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder with the data sets ($HPSEARCH_DATA); what is missing is downloaded to it.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hpsearch")
+def cli() -> None:
+    """Hyperparameter search for PyTorch models.
+
+    Write a study file, see it with `hpsearch check`, run it with `hpsearch run`.
+    """
+
+
+@cli.command()
+@study_option("A study in studies/ by name, or a path to a study file.")
+@click.option("--n-trials", type=Count(), help="Finished trials in the study, all runs together.  [default: the study's]")
+@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@storage_options
+@data_option
+@click.option("--sampler", metavar="NAME[:OPTION=VALUE,…]", help="tpe, random or grid.  [default: the study's]")
+@click.option("--pruner", metavar="NAME[:OPTION=VALUE,…]", help="median or none.  [default: the study's]")
+@click.option("--workers", type=Count(0), help="Processes; 0 trains in this one.  [default: one per core, or GPU]")
+@click.option("--seed", type=Count(0), help="Same seed and one worker: the same study.  [default: the study's]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
+@click.option("--fresh", is_flag=True, help="Start a new study beside the old one (NAME.2, …).")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the run after this time.")
+@click.option(
+    "--trial-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Restart a trial's worker after this time."
+)
+@click.option("--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies.")
+@click.option("--keep-best", type=Count(), metavar="K", help="Keep the weights of the K best trials only.")
+def run(**options: Any) -> int:
+    """Run a study until N trials are finished; again: go on, or say that nothing is left."""
+    from hpsearch.cli.running import run_study
+
+    return run_study(**options)
+
+
+@cli.command()
+@click.option("--study", metavar="NAME", help="One study in detail.  [default: all in short]")
+@storage_options
+def status(**options: Any) -> None:
+    """Show what the studies in the storage have come to."""
+    from hpsearch.cli.showing import show_status
+
+    show_status(**options)
+
+
+@cli.command()
+def studies() -> None:
+    """List the study files."""
+    from hpsearch.cli.showing import show_studies
+
+    show_studies()
+
+
+@cli.command()
+@study_option("A study in studies/ by name, or a path to a study file.")
+@data_option
+@click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
+def check(**options: Any) -> None:
+    """Try a study out without running it: its space, grid, data, model, and the time it may take."""
+    from hpsearch.cli.checking import check_study
+
+    check_study(**options)
+
+
+@cli.command()
+@storage_options
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+def dashboard(storage: str, runs: Path, port: int) -> None:
+    """Serve the Optuna dashboard of the storage on this machine (read only)."""
+    from hpsearch.dashboard import make_server
+
+    server = make_server(storage, port)
+    print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", file=sys.stderr)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()

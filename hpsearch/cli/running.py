@@ -1,0 +1,172 @@
+"""`hpsearch run`."""
+
+import os
+import sys
+from pathlib import Path
+
+import optuna
+import torch
+from rich.console import Console
+
+from hpsearch.datasets import DATA_VARIABLE
+from hpsearch.errors import UsageError
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
+from hpsearch.executors.task import BEST
+from hpsearch.progress import observer_for, short
+from hpsearch.search.opening import OpenStudy, open_for_run
+from hpsearch.search.pruners import make_pruner
+from hpsearch.search.samplers import make_sampler
+from hpsearch.search.storage import check_url
+from hpsearch.search.supervisor import Limits, Supervisor
+from hpsearch.space import grid_points
+from hpsearch.study import Steps, load_study
+
+
+def run_study(
+    *,
+    study: str,
+    n_trials: int | None,
+    name: str | None,
+    storage: str,
+    runs: Path,
+    data: Path | None,
+    sampler: str | None,
+    pruner: str | None,
+    workers: int | None,
+    seed: int | None,
+    device: str,
+    fresh: bool,
+    timeout: float | None,
+    trial_timeout: float | None,
+    max_retries: int,
+    keep_best: int | None,
+) -> int:
+    """Run a study; return the exit code. Raises HpsearchError; bad input is found before anything is created."""
+    console = Console(stderr=True, highlight=False)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_data_folder(data)
+    check_url(storage, create=True)
+    study_file = load_study(study)
+    definition = study_file.study
+    sampler = sampler or definition.sampler
+    make_sampler(sampler, 0)
+    chosen_pruner = make_pruner(pruner or definition.pruner)
+    grid = grid_points(definition.trace) if sampler.partition(":")[0] == "grid" else None
+    device = check_device(device)
+    dataset = definition.load_data()
+    opened = open_for_run(
+        storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs, fresh=fresh
+    )
+    limits = Limits(
+        n_trials=n_trials or (len(grid) if grid else definition.n_trials),
+        max_retries=max_retries,
+        trial_timeout=trial_timeout,
+        timeout=timeout,
+        keep_best=keep_best,
+    )
+    if dataset.note:
+        console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
+    workers = default_workers(device) if workers is None else workers
+    executor: Executor
+    if workers == 0:
+        executor = InlineExecutor(definition, dataset)
+    else:
+        executor = LocalExecutor(study_file, dataset, workers=min(workers, limits.n_trials))
+    per_epoch = definition.interval if not isinstance(definition.interval, Steps) else None
+    intervals = -(-definition.epochs // per_epoch) if per_epoch else 0
+    with observer_for(console, opened.name, intervals) as observer:
+        if (best := best_trial(opened)) is not None:
+            observer.best_so_far(best.value or 0.0, best.number)
+        try:
+            end = Supervisor(
+                opened,
+                definition,
+                executor,
+                observer,
+                limits,
+                sampler=make_sampler(sampler, opened.seed),
+                pruner=chosen_pruner,
+                grid=grid,
+                device=device,
+            ).run()
+        finally:
+            executor.close()
+    console.print(observer.summary(), soft_wrap=True)
+    command = f"hpsearch run --study {study}" + (f" --name {opened.name}" if opened.name != study_file.name else "")
+    if end != "done":
+        what = "interrupted" if end == "interrupted" else f"the time of {timeout:g} s is over"
+        waiting = len(opened.optuna_study().get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
+        console.print(
+            f"hpsearch: {what}; everything is saved in {opened.storage.engine.url.render_as_string()} and "
+            f"{opened.folder}; {waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last interval: "
+            f"{command} --n-trials {limits.n_trials}",
+            soft_wrap=True,
+        )
+        return 130 if end == "interrupted" else 0
+    if observer.finished_here == 0:
+        console.print(
+            f"hpsearch: nothing is left to do: the study has its {limits.n_trials} trials; "
+            f"a larger --n-trials adds more" if grid is None else "hpsearch: nothing is left to do",
+            soft_wrap=True,
+        )
+    print_best(opened, command)
+    return 0
+
+
+def print_best(opened: OpenStudy, command: str) -> None:
+    """Print the best trial, its params, where its weights are, and what to type next."""
+    best = best_trial(opened)
+    if best is None:
+        print("No trial is complete yet.", flush=True)
+        return
+    interval = best.user_attrs.get("best_interval")
+    print(f"Best trial  {best.number}: validation accuracy {best.value:.4f} after interval {interval}")
+    width = max(map(len, best.params), default=0)
+    for name, value in best.params.items():
+        print(f"            {name:<{width}}  {short(value)}")
+    weights = opened.folder / str(best.number) / BEST
+    print(f"Weights     {weights if weights.exists() else f'{weights} (not there any more)'}")
+    print(f"Next        hpsearch status --study {opened.name}")
+    print("            hpsearch dashboard")
+    sys.stdout.flush()
+
+
+def best_trial(opened: OpenStudy) -> optuna.trial.FrozenTrial | None:
+    """Return the complete trial with the highest value, the earliest of equals, or None."""
+    complete = opened.optuna_study().get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+
+def set_data_folder(data: Path | None) -> None:
+    """Make `--data` hold for this process and its workers."""
+    if data is not None:
+        os.environ[DATA_VARIABLE] = str(data)
+
+
+def check_device(device: str) -> str:
+    """Return the torch device that `--device` names. Raises UsageError if this machine does not have it."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError as error:
+        raise UsageError(f"--device {device!r}: give cpu, cuda, cuda:N, mps or auto") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and index < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(kind, False)
+    if not there:
+        raise UsageError(f"--device {device}: this machine has none; --device cpu always works")
+    return device
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core this process may use, or per GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.device_count() if device == "cuda" else 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+

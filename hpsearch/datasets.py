@@ -1,0 +1,197 @@
+"""Data sets: decoded and normalised once, split with a seed, kept in memory as tensors.
+
+A data set is any function without arguments that returns a `Dataset`. Digits come with scikit-learn; MNIST and
+Fashion-MNIST are read by torchvision from the data folder (`--data` or `$HPSEARCH_DATA`) or downloaded to it.
+"""
+
+import hashlib
+import importlib
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpsearch.errors import UsageError
+
+DATA_VARIABLE = "HPSEARCH_DATA"
+
+
+class Split(NamedTuple):
+    """Examples in memory: inputs (N, ...) float32 and targets (N,) int64 class numbers."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+
+# A torch `Dataset` of (input, target) pairs serves where the examples do not fit into memory.
+Examples = Split | torch.utils.data.Dataset[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Three splits and the classes' names. The search uses train and validation; test is for the very end."""
+
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    classes: tuple[str, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            split = getattr(self, name)
+            if isinstance(split, Split) and split.inputs.shape[0] != split.targets.shape[0]:
+                raise UsageError(
+                    f"dataset: {name} has {split.inputs.shape[0]} inputs but {split.targets.shape[0]} targets"
+                )
+            if split is not None and length(split) == 0:
+                raise UsageError(f"dataset: {name} is empty")
+
+    def without_test(self) -> "Dataset":
+        """Return the same data set with no test split: all that a search may see."""
+        return replace(self, test=None)
+
+
+def length(split: Examples) -> int:
+    """Return the number of examples."""
+    return len(split)  # type: ignore[arg-type]
+
+
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents."""
+    texts = {"classes": ", ".join(dataset.classes)}
+    for name, split in (("train", dataset.train), ("validation", dataset.validation)):
+        hasher = hashlib.sha256()
+        for tensor in split if isinstance(split, Split) else map(torch.as_tensor, split[0]):
+            hasher.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        texts[name] = f"{length(split):,} examples, {hasher.hexdigest()[:12]}"
+    return texts
+
+
+def _stratified(inputs: Tensor, targets: Tensor, held_out: int, seed: int) -> tuple[Split, Split]:
+    """Split off `held_out` examples, class proportions kept. Same seed, same split."""
+    from sklearn.model_selection import train_test_split
+
+    kept, held = train_test_split(range(len(targets)), test_size=held_out, stratify=targets, random_state=seed)
+    return Split(inputs[kept], targets[kept]), Split(inputs[held], targets[held])
+
+
+def digits(*, size: int = 28, seed: int = 0) -> Dataset:
+    """1,797 handwritten digits, enlarged from 8x8 to `size` x `size` so that the models for MNIST fit.
+
+    Split 60 / 20 / 20, stratified. Source: E. Alpaydin and C. Kaynak, UCI repository 1998, as shipped with
+    scikit-learn: no download.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
+    images = torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    targets = torch.tensor(bunch.target, dtype=torch.int64)
+    rest, test = _stratified(images, targets, 360, seed)
+    train, validation = _stratified(*rest, 360, seed)
+    train, validation, test = _normalised(train, validation, test)
+    return Dataset(train=train, validation=validation, test=test, classes=tuple("0123456789"))
+
+
+def mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
+    """MNIST: 50,000 / 10,000 / 10,000 grey 28x28 images; `train_size` takes a stratified part of the 50,000.
+
+    LeCun, Cortes and Burges. The test split is the official one. Raises UsageError if absent and offline.
+    """
+    return _torchvision("MNIST", data_folder(), tuple("0123456789"), 10_000, train_size, seed)
+
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def fashion_mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
+    """Fashion-MNIST: 50,000 / 10,000 / 10,000 grey 28x28 images of clothes, or the sample in the data folder.
+
+    Xiao, Rasul and Vollgraf, arXiv 1708.07747. Where the data folder holds only `fashion-mnist-sample/`, that is
+    used and `Dataset.note` says so. Raises UsageError if absent and offline.
+    """
+    root = data_folder()
+    sample = root / "fashion-mnist-sample"
+    if sample.is_dir() and not (root / "FashionMNIST").is_dir():
+        dataset = _torchvision("FashionMNIST", sample, FASHION_CLASSES, 600, train_size, seed)
+        sizes = f"{length(dataset.train):,} training, {length(dataset.validation):,} validation images"
+        return replace(dataset, note=f"a sample of Fashion-MNIST ({sizes}), not the whole of it")
+    return _torchvision("FashionMNIST", root, FASHION_CLASSES, 10_000, train_size, seed)
+
+
+def data_folder() -> Path:
+    """Return the folder data sets are read from and downloaded to."""
+    named = os.environ.get(DATA_VARIABLE)
+    return Path(named) if named else Path.home() / ".cache" / "hpsearch" / "data"
+
+
+def _torchvision(
+    name: str, root: Path, classes: tuple[str, ...], validation_size: int, train_size: int | None, seed: int
+) -> Dataset:
+    datasets = _import_torchvision_datasets()
+    cls = getattr(datasets, name)
+    if not (root / name / "raw").is_dir():
+        print(f"{name} is not in {root}: downloading", file=sys.stderr)
+    try:
+        parts = [cls(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"{name} is neither in {root} nor can it be downloaded ({error}): pass --data FOLDER (or set "
+            f"{DATA_VARIABLE}) where FOLDER/{name}/raw holds its files, or run once with a network"
+        ) from error
+    (images, targets), (test_images, test_targets) = [
+        (part.data.unsqueeze(1).float() / 255, part.targets.long()) for part in parts
+    ]
+    train, validation = _stratified(images, targets, validation_size, seed)
+    if train_size is not None:
+        if not len(classes) <= train_size <= len(train):
+            raise UsageError(f"{name}: train_size must be from {len(classes)} to {len(train)}, got {train_size}")
+        if train_size < len(train):
+            _, train = _stratified(*train, train_size, seed)
+    train, validation, test = _normalised(train, validation, Split(test_images, test_targets))
+    return Dataset(train=train, validation=validation, test=test, classes=classes)
+
+
+def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:
+    """Scale every split to the training split's zero mean and unit variance."""
+    mean, deviation = train.inputs.mean(), train.inputs.std()
+    return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
+
+
+def _import_torchvision_datasets() -> ModuleType:
+    """Import `torchvision.datasets`, also beside a CPU-only torch.
+
+    PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and the import dies
+    asking for `torchvision::nms`. Declaring the operators by hand is enough for all that does not call them.
+    """
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except (RuntimeError, OSError):
+        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        # The declarations last as long as the library object.
+        globals()["_torchvision_operators"] = library
+        return importlib.import_module("torchvision.datasets")

@@ -1,0 +1,42 @@
+"""Every error hpsearch raises on purpose.
+
+    HpsearchError              something went wrong; the message says what, which value and what to do
+    ├── UsageError             bad input: nothing was created or changed (exit code 2)
+    │   └── StudyFileError     the user's study file is wrong; the message carries its line
+    ├── StorageUnavailable     the database did not answer for longer than we wait
+    ├── DiskFull               a checkpoint could not be written for want of space
+    ├── TooManyFailures        trial after trial fails, so the run stopped
+    └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
+"""
+
+
+class HpsearchError(Exception):
+    """Base of all; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(HpsearchError):
+    """Bad input: one line that names the thing, the value and the remedy."""
+
+    exit_code = 2
+
+
+class StudyFileError(UsageError):
+    """A study file that cannot be found, run or understood."""
+
+
+class StorageUnavailable(HpsearchError):
+    """The database could not be reached, or refused to write, for longer than the patience given."""
+
+
+class DiskFull(HpsearchError):
+    """No space left for checkpoints; the trials concerned wait in the queue."""
+
+
+class TooManyFailures(HpsearchError):
+    """The first trials all failed, or too many in a row; the message ends with the last traceback."""
+
+
+class CheckpointError(HpsearchError):
+    """A checkpoint that must not be used: damaged, truncated, or written by another trial."""

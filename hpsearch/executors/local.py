@@ -1,0 +1,243 @@
+"""Runs trials in a pool of processes on this machine, one trial and one thread each.
+
+The processes load the user's study file themselves; the data set's tensors are in shared memory, one copy for all.
+A process that dies is noticed at once and replaced; when the supervisor dies, its workers end within a second.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.multiprocessing
+
+from hpsearch.datasets import Dataset, Split
+from hpsearch.errors import HpsearchError, StudyFileError
+from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
+from hpsearch.executors.task import Outcome, Task, work
+from hpsearch.study import Study, StudyFile, load_study
+
+POLL_SECONDS = 0.02
+
+
+class LocalExecutor:
+    """An `Executor` of `workers` processes, each with `threads` threads."""
+
+    def __init__(self, study_file: StudyFile, data: Dataset, *, workers: int, threads: int = 1) -> None:
+        self.slots = workers
+        data = data.without_test()
+        for split in (data.train, data.validation):
+            if isinstance(split, Split):
+                for tensor in split:
+                    tensor.share_memory_()
+        # Only tensors travel: a user's own torch Dataset may not be picklable, so the workers load that themselves.
+        shared = data if isinstance(data.train, Split) and isinstance(data.validation, Split) else None
+        self._arguments = (study_file.path, study_file.digest, shared, threads)
+        self._context = _context()
+        self._stopping = False
+        self._workers = [self._start() for _ in range(workers)]
+
+    def submit(self, task: Task) -> None:
+        """Start a task on an idle worker."""
+        self._stopping = False
+        worker = next(worker for worker in self._workers if worker.number is None)
+        worker.number = task.number
+        worker.send(task)
+
+    def reply(self, number: int, verdict: Verdict) -> None:
+        """Answer the last report of a trial."""
+        for worker in self._workers:
+            if worker.number == number:
+                worker.send(verdict)
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what the workers sent, or died of."""
+        if self._stopping:
+            for worker in self._workers:
+                if worker.number is not None and not worker.told_to_stop:
+                    worker.send("interrupt")
+                    worker.told_to_stop = True
+        events: list[Event] = []
+        waiting: list[Any] = [worker.connection for worker in self._workers]
+        waiting += [worker.process.sentinel for worker in self._workers]
+        ready = wait(waiting, timeout)
+        for index, worker in enumerate(self._workers):
+            if worker.connection in ready:
+                events += worker.receive()
+            if worker.process.sentinel in ready:
+                events += worker.receive()
+                if worker.number is not None:
+                    events.append(Died(worker.number, _why(worker.process.exitcode)))
+                worker.connection.close()
+                self._workers[index] = self._start()
+        return events
+
+    def stop(self) -> None:
+        """Have every trial stop at its next batch."""
+        self._stopping = True
+
+    def kill(self, number: int) -> None:
+        """End a trial's process by force."""
+        for worker in self._workers:
+            if worker.number == number:
+                worker.process.kill()
+
+    def close(self) -> None:
+        """End all processes at once."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.connection.close()
+
+    def processes(self) -> list[int]:
+        """Return the workers' process ids."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    def _start(self) -> "_Worker":
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_main, args=(theirs, *self._arguments), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+class _Worker:
+    """The supervisor's end of a worker process."""
+
+    def __init__(self, process: Any, connection: Connection) -> None:
+        self.process = process
+        self.connection = connection
+        self.number: int | None = None
+        self.told_to_stop = False
+
+    def send(self, message: object) -> None:
+        # A dead worker is noticed by its sentinel.
+        try:
+            self.connection.send(message)
+        except OSError:
+            pass
+
+    def receive(self) -> list[Event]:
+        events: list[Event] = []
+        try:
+            while self.connection.poll():
+                event = self.connection.recv()
+                events.append(event)
+                if isinstance(event, Ended):
+                    self.number = None
+                    self.told_to_stop = False
+        except (EOFError, OSError):
+            pass
+        return events
+
+
+def _context() -> Any:
+    """Return how processes are started: forked from a server that has imported torch, where forking is safe."""
+    if sys.platform != "linux":
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
+    return context
+
+
+def _why(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"its worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"its worker ended with exit code {exitcode}"
+
+
+def _main(connection: Connection, path: Path, digest: str, data: Dataset | None, threads: int) -> None:
+    """Run tasks as they come, in a worker process, until the supervisor is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    study: Study | None = None
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        if not isinstance(task, Task):
+            continue
+        try:
+            if study is None:
+                study = _load(path, digest)
+                data = data or study.load_data().without_test()
+            assert data is not None
+            outcome = _run(connection, task, study, data)
+        except HpsearchError as error:
+            outcome = Outcome(reason="failed", error=str(error))
+        except Exception:
+            outcome = Outcome(reason="failed", error=traceback.format_exc())
+        connection.send(Ended(task.number, outcome))
+
+
+def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Outcome:
+    control = _Control(connection, task.number)
+    training = work(task, study, data, control)
+    while True:
+        try:
+            report = next(training)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        control.due = True
+        connection.send(Reported(task.number, report))
+
+
+def _load(path: Path, digest: str) -> Study:
+    study_file = load_study(str(path))
+    if study_file.digest != digest:
+        raise StudyFileError(f"{path} was changed during the run; finish or stop the run before editing it")
+    return study_file.study
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+class _Control:
+    """A worker's ear to the supervisor."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.due = False
+        self._connection = connection
+        self._number = number
+        self._word: Literal["continue", "prune", "interrupt"] = "continue"
+        self._polled = time.monotonic()
+
+    def stop(self) -> bool:
+        # Asking the pipe costs more than a small batch, so not every batch asks it.
+        if time.monotonic() - self._polled > POLL_SECONDS:
+            self._polled = time.monotonic()
+            while self._word == "continue" and self._connection.poll():
+                self._receive()
+        return self._word != "continue"
+
+    def verdict(self) -> Literal["continue", "prune", "interrupt"]:
+        while self.due and self._word == "continue":
+            self._receive()
+        return self._word
+
+    def warn(self, message: str) -> None:
+        self._connection.send(Warned(self._number, message))
+
+    def _receive(self) -> None:
+        word = self._connection.recv()
+        if word == "continue":
+            self.due = False
+        else:
+            self._word = word

@@ -1,0 +1,246 @@
+"""One trial as a worker sees it: train a configuration, keep its best weights and an exact resume point.
+
+    runs/<study>/<trial>/params.json     the configuration
+                         history.csv     one row per interval
+                         best.pt         the weights of the best interval
+                         last.pt         the resume point, removed by the supervisor once the trial's end is stored
+                         events.out...   for TensorBoard
+"""
+
+import csv
+import io
+import json
+import traceback
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from hpsearch import checkpoint
+from hpsearch.datasets import Dataset
+from hpsearch.errors import DiskFull
+from hpsearch.stopping import Stopper
+from hpsearch.study import Study
+from hpsearch.training import EpochReport, Run, train
+
+Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train. `identity` names trial and study: files of another one in `folder` are not used."""
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    folder: Path
+    identity: str
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended. `best_value` is the best validation accuracy, reached at interval `best_interval`."""
+
+    reason: Reason
+    intervals: int = 0
+    best_value: float | None = None
+    best_interval: int | None = None
+    seconds: float = 0.0
+    parameters: int = 0
+    error: str | None = None
+
+
+class Control(Protocol):
+    """How a task hears from its executor."""
+
+    def stop(self) -> bool:
+        """Whether to stop at this batch: pruned or interrupted."""
+
+    def verdict(self) -> Literal["continue", "prune", "interrupt"]:
+        """Wait for the verdict on the last report, if one is due, and return it."""
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not end the trial."""
+
+
+def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator[EpochReport, None, Outcome]:
+    """Train a task to its end, yielding its reports, those before a resume point included; return the outcome.
+
+    Training goes on into the next interval while the verdict on the last report is awaited, but nothing of it is
+    written or reported before: what is stored does not depend on when a verdict arrives.
+    """
+    try:
+        outcome = yield from _Worker(task, study, data, control).train()
+    except DiskFull as error:
+        return Outcome(reason="interrupted", error=str(error))
+    except Exception:
+        return Outcome(reason="failed", error=traceback.format_exc())
+    return outcome
+
+
+class _Worker:
+    def __init__(self, task: Task, study: Study, data: Dataset, control: Control) -> None:
+        self.task = task
+        self.control = control
+        self.history: list[EpochReport] = []
+        self.best: EpochReport | None = None
+        self.best_weights: dict[str, Any] | None = None
+        self.stopper = Stopper(study.early_stopping)
+        self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
+        task.folder.mkdir(parents=True, exist_ok=True)
+
+    def train(self) -> Generator[EpochReport, None, Outcome]:
+        resume_point = self._resume_point()
+        if resume_point is None:
+            config = {"number": self.task.number, "params": self.task.params, "seed": self.task.seed}
+            checkpoint.write_atomically(self.task.folder / "params.json", json.dumps(config, indent=2).encode())
+        else:
+            for row in resume_point["history"]:
+                report = EpochReport(**dict(zip(_FIELDS, row, strict=True)))
+                self._remember(report)
+                yield report
+                if (verdict := self.control.verdict()) != "continue" and not resume_point["outcome"]:
+                    return self._stopped(verdict)
+            if resume_point["outcome"]:
+                return Outcome(**resume_point["outcome"])
+            self._restore(resume_point)
+
+        with _Events(self.task.folder, self.history) as events:
+            for report in train(self.run, self.control.stop):
+                if (verdict := self.control.verdict()) != "continue":
+                    return self._stopped(verdict)
+                if report.diverged:
+                    return self._end("diverged" if self.history else "failed", error=_diverged(report))
+                stop_reason = self.stopper.update(report.train_accuracy, report.validation_accuracy)
+                self._remember(report)
+                self._save(report)
+                events.add(report)
+                yield report
+                if stop_reason is not None:
+                    return self._end(stop_reason)
+        if self.run.step < self.run.total_steps:
+            return self._stopped(self.control.verdict())
+        return self._end("budget")
+
+    def _remember(self, report: EpochReport) -> None:
+        self.history.append(report)
+        if self.best is None or report.validation_accuracy > self.best.validation_accuracy:
+            self.best = report
+
+    def _save(self, report: EpochReport) -> None:
+        """Write the resume point, which holds the best weights too, then what can be restored from it."""
+        if report is self.best:
+            self.best_weights = {name: tensor.clone() for name, tensor in self.run.model.state_dict().items()}
+        self._save_resume_point(None)
+        if report is self.best:
+            self._save_best()
+        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history))
+
+    def _save_best(self) -> None:
+        assert self.best is not None
+        best = {
+            "model": self.best_weights,
+            "params": self.task.params,
+            "interval": self.best.interval,
+            "validation_accuracy": self.best.validation_accuracy,
+            "identity": self.task.identity,
+        }
+        checkpoint.save(self.task.folder / BEST, best)
+
+    def _save_resume_point(self, outcome: Outcome | None) -> None:
+        """Replace the resume point, the one before kept beside it in case this one is damaged."""
+        state = {
+            "identity": self.task.identity,
+            "history": [list(asdict(report).values()) for report in self.history],
+            "stopper": self.stopper.state_dict(),
+            "run": None if outcome else self.run.state_dict(),
+            "best_weights": None if outcome else self.best_weights,
+            "outcome": asdict(outcome) if outcome else None,
+        }
+        last = self.task.folder / LAST
+        if last.exists():
+            last.replace(self.task.folder / PREVIOUS)
+        checkpoint.save(last, state)
+
+    def _resume_point(self) -> dict[str, Any] | None:
+        for name in (LAST, PREVIOUS):
+            state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
+            if state is not None and state["identity"] == self.task.identity:
+                return state
+        return None
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.run.load_state_dict(state["run"])
+        self.stopper.load_state_dict(state["stopper"])
+        self.best_weights = state["best_weights"]
+        self._save_best()
+        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history))
+
+    def _stopped(self, verdict: str) -> Outcome:
+        return self._end("pruned") if verdict == "prune" else self._outcome("interrupted")
+
+    def _end(self, reason: Reason, error: str | None = None) -> Outcome:
+        """Return the outcome, kept on disk until the supervisor has stored it."""
+        outcome = self._outcome(reason, error)
+        self._save_resume_point(outcome)
+        return outcome
+
+    def _outcome(self, reason: Reason, error: str | None = None) -> Outcome:
+        return Outcome(
+            reason=reason,
+            intervals=len(self.history),
+            best_value=self.best.validation_accuracy if self.best else None,
+            best_interval=self.best.interval if self.best else None,
+            seconds=sum(report.seconds for report in self.history),
+            parameters=self.run.parameters,
+            error=error,
+        )
+
+
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
+_FIELDS = tuple(EpochReport.__dataclass_fields__)
+
+
+def _csv(history: list[EpochReport]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_FIELDS)
+    writer.writerows(asdict(report).values() for report in history)
+    return text.getvalue().encode()
+
+
+def _diverged(report: EpochReport) -> str:
+    return (
+        f"diverged in interval {report.interval}: training loss {report.train_loss:g}, "
+        f"validation loss {report.validation_loss:g}; a smaller step size may help"
+    )
+
+
+class _Events:
+    """TensorBoard events of a trial, written anew from `history` when the trial is resumed."""
+
+    def __init__(self, folder: Path, history: list[EpochReport]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder), flush_secs=10)  # type: ignore[no-untyped-call]
+        for report in history:
+            self.add(report)
+
+    def __enter__(self) -> "_Events":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+    def add(self, report: EpochReport) -> None:
+        for tag, value in (
+            ("loss/train", report.train_loss),
+            ("loss/validation", report.validation_loss),
+            ("accuracy/train", report.train_accuracy),
+            ("accuracy/validation", report.validation_accuracy),
+            ("learning_rate", report.learning_rate),
+        ):
+            self._writer.add_scalar(tag, value, report.interval)  # type: ignore[no-untyped-call]

@@ -1,0 +1,34 @@
+"""The multilayer perceptron."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from hpsearch.models.activations import activation as activation_named
+
+
+class MLP(nn.Module):
+    """Inputs (N, ...) flattened to (N, inputs), through `hidden` layers, to outputs (N, classes)."""
+
+    def __init__(
+        self,
+        *,
+        inputs: int = 784,
+        hidden: Sequence[int] = (128,),
+        classes: int = 10,
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for narrow, wide in pairwise((inputs, *hidden)):
+            layers += [nn.Linear(narrow, wide), activation_named(activation)]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs, shape (N, classes)."""
+        outputs: Tensor = self.layers(inputs)
+        return outputs

@@ -1,0 +1,212 @@
+"""Optimisers, losses and schedules as small frozen dataclasses: data, not live torch objects.
+
+Each is also a callable that builds the live object, so a recipe may use any other callable of the same form:
+an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets) -> scalar tensor`, a schedule
+`(optimizer, total_steps) -> torch.optim.lr_scheduler.LRScheduler`, stepped once per batch.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+
+from hpsearch.errors import UsageError
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Schedule = Callable[[torch.optim.Optimizer, int], LRScheduler]
+
+
+def _check(name: str, **numbers: float) -> None:
+    """Raise UsageError for a number that is negative or not finite, or a step size of zero."""
+    for key, number in numbers.items():
+        if not 0 <= number < float("inf") or (key == "lr" and number == 0):
+            raise UsageError(f"{name}: {key} must be {'above' if key == 'lr' else 'at least'} 0, got {number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent, plain or with (Nesterov) momentum.
+
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
+    """
+
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("SGD", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        if self.nesterov and self.momentum == 0:
+            raise UsageError("SGD: nesterov needs a momentum above 0")
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam. Kingma and Ba, arXiv 1412.6980."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("Adam", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return torch.optim.Adam(
+            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay. Loshchilov and Hutter, arXiv 1711.05101."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check("AdamW", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop:
+    """RMSprop. Tieleman and Hinton, *Neural Networks for Machine Learning*, lecture 6e, 2012."""
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("RMSprop", lr=self.lr, alpha=self.alpha, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return torch.optim.RMSprop(
+            parameters,
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adagrad:
+    """Adagrad. Duchi, Hazan and Singer, JMLR 12 (2011) 2121-2159."""
+
+    lr: float = 1e-2
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("Adagrad", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return torch.optim.Adagrad(
+            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy:
+    """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) of class numbers."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar tensor."""
+        return functional.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSE:
+    """Mean squared error, averaged over batch and outputs.
+
+    Targets of class numbers (N,) are turned into one-hot rows where outputs are (N, classes).
+    """
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar tensor."""
+        if not targets.is_floating_point():
+            targets = functional.one_hot(targets, outputs.shape[-1])
+        return functional.mse_loss(outputs, targets.to(outputs.dtype).view_as(outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """The step size falls along half a cosine to zero, after a linear rise over the first `warmup` share of steps.
+
+    Loshchilov and Hutter, arXiv 1608.03983 (one period, no restarts).
+    """
+
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"Cosine: warmup is a share of all steps in [0, 1), got {self.warmup}")
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """Build the torch scheduler."""
+        rising = round(self.warmup * total_steps)
+        if rising == 0:
+            return CosineAnnealingLR(optimizer, T_max=total_steps)
+        rise = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
+        fall = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising))
+        return SequentialLR(optimizer, [rise, fall], milestones=[rising])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """The step size rises to the optimiser's `lr` over the first `rise` share of steps, then falls to nearly zero.
+
+    Smith and Topin, arXiv 1708.07120. Momentum moves the other way where the optimiser has one.
+    """
+
+    rise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rise < 1:
+            raise UsageError(f"OneCycle: rise is a share of all steps in (0, 1), got {self.rise}")
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """Build the torch scheduler."""
+        group = optimizer.param_groups[0]
+        cycled = "betas" in group or group.get("momentum", 0) > 0
+        return OneCycleLR(
+            optimizer,
+            max_lr=[g["lr"] for g in optimizer.param_groups],
+            # One more than we step: the last call would otherwise fall off the end of the cycle.
+            total_steps=total_steps + 1,
+            pct_start=self.rise,
+            cycle_momentum=cycled,
+        )

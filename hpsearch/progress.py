@@ -1,0 +1,177 @@
+"""What a person sees while a study runs: a live table on a terminal, one line per finished trial in a pipe.
+
+Everything here goes to stderr; stdout is for results.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from optuna.trial import TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.executors import Outcome, Task
+from hpsearch.search.supervisor import Observer
+from hpsearch.training import EpochReport
+
+REFRESH_SECONDS = 0.25
+
+
+def observer_for(console: Console, name: str, intervals: int) -> "Lines":
+    """Return the observer that fits where `console` writes to."""
+    return LiveTable(console, name, intervals) if console.is_terminal else Lines(console, name, intervals)
+
+
+@dataclass
+class _Row:
+    task: Task
+    done: int
+    last: float | None = None
+    best: float | None = None
+
+
+class Lines(Observer):
+    """One line per finished trial, and the messages."""
+
+    def __init__(self, console: Console, name: str, intervals: int) -> None:
+        self.console = console
+        self.name = name
+        self.intervals = intervals
+        self.rows: dict[int, _Row] = {}
+        self.states: dict[TrialState, int] = {}
+        self.limit = 0
+        self.best: tuple[float, int] | None = None
+        self.began = time.monotonic()
+        self.finished_here = 0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def best_so_far(self, value: float, number: int) -> None:
+        """Take the best value known before the run."""
+        self.best = (value, number)
+
+    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
+        """Take the present number of trials in each state."""
+        self.states, self.limit = counts, limit
+
+    def started(self, task: Task, intervals_before: int) -> None:
+        """Note a trial."""
+        self.rows[task.number] = _Row(task, intervals_before)
+
+    def reported(self, number: int, report: EpochReport) -> None:
+        """Note a trial's progress."""
+        row = self.rows[number]
+        row.done = report.interval
+        row.last = report.validation_accuracy
+        row.best = max(row.last, row.best or 0.0)
+
+    def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
+        """Print how a trial ended."""
+        row = self.rows.pop(number, None)
+        self.finished_here += state != TrialState.FAIL
+        if state == TrialState.COMPLETE and outcome.best_value is not None:
+            self.best = max(self.best or (-1.0, 0), (outcome.best_value, number), key=lambda pair: pair[0])
+        self.print_line(self.line(number, state, outcome, row.task.params if row else {}))
+
+    def released(self, number: int) -> None:
+        """Forget a trial."""
+        self.rows.pop(number, None)
+
+    def message(self, text: str) -> None:
+        """Print a message."""
+        self.console.print(Text(f"hpsearch: {text}"), soft_wrap=True, style="yellow")
+
+    def tick(self) -> None:
+        """Do nothing: lines need no refresh."""
+
+    def print_line(self, line: Text) -> None:
+        """Print one finished trial's line."""
+        self.console.print(line, soft_wrap=True)
+
+    def line(self, number: int, state: TrialState, outcome: Outcome, params: dict[str, object]) -> Text:
+        """Return one finished trial as a line."""
+        colour = {TrialState.COMPLETE: "green", TrialState.PRUNED: "dim", TrialState.FAIL: "red"}[state]
+        text = Text(f"trial {number:>3} ", style=colour)
+        if outcome.best_value is None:
+            text.append(f"failed: {last_line(outcome.error)}")
+            return text
+        text.append(f"{outcome.best_value:.4f} ")
+        text.append(f"{outcome.reason:<8} ")
+        text.append(f"{outcome.intervals:>3} intervals {outcome.seconds:6.1f} s  ")
+        text.append(" ".join(f"{name}={short(value)}" for name, value in params.items()))
+        return text
+
+    def summary(self) -> str:
+        """Return counts, best and time left in one line."""
+        complete, pruned = (self.states.get(state, 0) for state in (TrialState.COMPLETE, TrialState.PRUNED))
+        failed = self.states.get(TrialState.FAIL, 0)
+        parts = [f"{complete + pruned}/{self.limit} finished", f"{pruned} pruned", f"{failed} failed"]
+        if self.best is not None:
+            parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
+        if self.finished_here:
+            left = (time.monotonic() - self.began) / self.finished_here * (self.limit - complete - pruned)
+            parts.append(f"{timedelta(seconds=max(0, round(left)))} left")
+        return f"{self.name}: " + ", ".join(parts)
+
+
+class LiveTable(Lines):
+    """The same lines, with a live table of the running trials below them."""
+
+    def __init__(self, console: Console, name: str, intervals: int) -> None:
+        super().__init__(console, name, intervals)
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.refreshed = 0.0
+
+    def __enter__(self) -> "LiveTable":
+        self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def tick(self) -> None:
+        """Redraw, a few times a second at most."""
+        if time.monotonic() - self.refreshed > REFRESH_SECONDS:
+            self.refreshed = time.monotonic()
+            self.live.update(self.table(), refresh=True)
+
+    def print_line(self, line: Text) -> None:
+        """Print one finished trial's line, cut to the terminal's width."""
+        self.console.print(line, no_wrap=True, overflow="ellipsis")
+
+    def table(self) -> Group:
+        """Return the running trials and the summary."""
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True)
+        table.add_column(width=16)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for number, row in sorted(self.rows.items()):
+            last = f"{row.last:.4f}" if row.last is not None else "      "
+            params = " ".join(f"{name}={short(value)}" for name, value in row.task.params.items())
+            table.add_row(
+                Text(f"trial {number:>3}"),
+                ProgressBar(total=self.intervals, completed=row.done),
+                Text(f"{row.done:>3}/{self.intervals} {last}"),
+                Text(params, style="dim"),
+            )
+        return Group(table, Text(self.summary(), style="bold", no_wrap=True, overflow="ellipsis"))
+
+
+def short(value: object) -> str:
+    """Return a parameter's value in a few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def last_line(error: str | None) -> str:
+    """Return the last line of a traceback: the error itself."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else "unknown error"

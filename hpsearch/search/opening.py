@@ -1,0 +1,165 @@
+"""Opening a study in a storage: creating it, recognising it, refusing a changed one, finding its folder."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+
+from hpsearch import checkpoint
+from hpsearch.datasets import Dataset, fingerprint
+from hpsearch.errors import UsageError
+from hpsearch.search.owner import Owner
+from hpsearch.search.storage import Storage, shown
+from hpsearch.space import describe
+from hpsearch.study import StudyFile
+
+STUDY_ID = "hpsearch:study_id"
+FINGERPRINT = "hpsearch:fingerprint"
+MARKER = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A study in a storage. `uid` tells it from others of its name elsewhere; `folder` holds its trials' files."""
+
+    name: str
+    storage: Storage
+    study_id: int
+    uid: str
+    seed: int
+    folder: Path
+
+    def optuna_study(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
+        """Return a new Optuna study object, which has not cached any trials yet."""
+        return optuna.load_study(study_name=self.name, storage=self._cached, sampler=sampler, pruner=pruner)
+
+    @property
+    def _cached(self) -> optuna.storages.BaseStorage:
+        # One cache of finished trials for all Optuna study objects made of this one.
+        if "cached" not in self.storage.__dict__:
+            self.storage.__dict__["cached"] = optuna.storages.get_storage(self.storage)
+        cached: optuna.storages.BaseStorage = self.storage.__dict__["cached"]
+        return cached
+
+
+def describe_study(study_file: StudyFile, data: Dataset, seed: int) -> dict[str, Any]:
+    """Return, as short texts, what must not change between two runs of a study."""
+    space = {
+        name: f"{type(found.parameter).__name__.lower()} {found.parameter}"
+        for name, found in describe(study_file.study.trace).items()
+    }
+    return {"space": space, "data": fingerprint(data), "direction": "maximize", "seed": seed}
+
+
+def open_for_run(
+    url: str, study_file: StudyFile, data: Dataset, *, name: str, seed: int | None, runs: Path, fresh: bool = False
+) -> OpenStudy:
+    """Open the study `name` to run it, creating database, study and folder where there are none.
+
+    With `fresh`, the first free of `name`, `name.2`, `name.3`, … is created. Without a seed, the stored one holds, or
+    the study file's. Raises UsageError if the stored study was made from another space, data set, direction or seed.
+    """
+    storage = Storage(url, Owner.this_process())
+    existing = {study.study_name: study for study in storage.get_all_studies()}
+    if fresh:
+        name = next(candidate for candidate in _numbered(name) if candidate not in existing)
+    if name not in existing:
+        try:
+            storage.create_new_study([StudyDirection.MAXIMIZE], name)
+        except optuna.exceptions.DuplicatedStudyError:
+            pass  # Another supervisor was faster.
+    elif existing[name].directions != [StudyDirection.MAXIMIZE]:
+        raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
+    study_id = storage.get_study_id_from_name(name)
+    now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
+    attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
+    if STUDY_ID not in storage.get_study_user_attrs(study_id) and sum(storage.counts(study_id).values()):
+        raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
+    stored = storage.describe_once(study_id, attrs)
+    before = stored[FINGERPRINT]
+    if seed is None:
+        now["seed"] = before["seed"]
+    if changes := _differences(before, now):
+        raise UsageError(
+            f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
+            f"Undo the change, or start a new study with --fresh or --name NAME"
+        )
+    return OpenStudy(
+        name=name,
+        storage=storage,
+        study_id=study_id,
+        uid=stored[STUDY_ID],
+        seed=before["seed"],
+        folder=study_folder(runs, name, stored[STUDY_ID]),
+    )
+
+
+def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
+    """Open an existing study to read it. Raises UsageError, naming those there are, if there is none of the name."""
+    storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
+    studies = {study.study_name: study for study in storage.get_all_studies()}
+    if name not in studies:
+        raise UsageError(f"there is no study {name!r} in {shown(url)}: it has {', '.join(sorted(studies)) or 'none'}")
+    attrs = studies[name].user_attrs
+    uid = attrs.get(STUDY_ID, "")
+    return OpenStudy(
+        name=name,
+        storage=storage,
+        study_id=studies[name]._study_id,
+        uid=uid,
+        seed=attrs.get(FINGERPRINT, {}).get("seed", 0),
+        folder=next((folder for folder in _folders(runs, name) if _marked(folder) == uid), runs / name),
+    )
+
+
+def study_folder(runs: Path, name: str, uid: str) -> Path:
+    """Return the study's folder under `runs`, made if need be: `name`, unless another study's files are there."""
+    for candidate in _numbered(name):
+        folder = runs / candidate
+        if _marked(folder) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                checkpoint.write_atomically(folder / MARKER, json.dumps({"study": name, "id": uid}).encode())
+        if _marked(folder) == uid:
+            return folder
+    raise AssertionError("the numbers do not end")
+
+
+def _folders(runs: Path, name: str) -> list[Path]:
+    return sorted(folder.parent for folder in runs.glob(f"{name}*/{MARKER}"))
+
+
+def _marked(folder: Path) -> str | None:
+    """Return the id of the study whose files are in `folder`, or None."""
+    try:
+        uid: str = json.loads((folder / MARKER).read_text())["id"]
+        return uid
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _numbered(name: str) -> Any:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}.{number}"
+        number += 1
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return one text for each entry that differs between two nested dicts."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        was, new = before.get(key), now.get(key)
+        if isinstance(was, dict) or isinstance(new, dict):
+            found += _differences(was or {}, new or {}, f"{key} ")
+        elif was != new:
+            change = "is new" if was is None else "is gone" if new is None else f"was {was}, is now {new}"
+            found.append(f"{prefix}{key} {change}")
+    return found

@@ -1,0 +1,528 @@
+"""The supervisor: one single-threaded event loop between the database and the executor.
+
+It claims trials, hands them out as tasks, writes down what comes back, prunes, and replaces what dies. It alone
+touches the database. Writes go through an outbox in order, so that while the database is away training goes on and
+nothing reported is forgotten.
+"""
+
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from hpsearch.errors import DiskFull, HpsearchError, StorageUnavailable, TooManyFailures
+from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
+from hpsearch.executors.task import BEST, LAST, PREVIOUS
+from hpsearch.search.opening import OpenStudy
+from hpsearch.search.space import TrialSpace
+from hpsearch.search.storage import FINISHED, HEARTBEAT_SECONDS, is_outage, reason
+from hpsearch.space import Params
+from hpsearch.study import Study
+from hpsearch.training import EpochReport, derive_seed
+
+TICK_SECONDS = 0.1
+OTHERS_SECONDS = 2.0
+STOP_SECONDS = 3.0
+OUTAGE_SECONDS = 90.0
+FIRST_FAILURES = 5
+FAILURES_IN_A_ROW = 10
+
+_STATES = {
+    "target": TrialState.COMPLETE,
+    "patience": TrialState.COMPLETE,
+    "budget": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class Observer(Protocol):
+    """Whoever watches a run. Every method returns at once."""
+
+    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
+        """Take the present number of trials in each state."""
+
+    def started(self, task: Task, intervals_before: int) -> None:
+        """A trial was handed to a worker."""
+
+    def reported(self, number: int, report: EpochReport) -> None:
+        """A trial finished an interval."""
+
+    def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
+        """A trial's end was stored."""
+
+    def released(self, number: int) -> None:
+        """A trial is no longer run here, without having ended."""
+
+    def message(self, text: str) -> None:
+        """Say something to the user."""
+
+    def tick(self) -> None:
+        """Time passed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run."""
+
+    n_trials: int
+    max_retries: int = 2
+    trial_timeout: float | None = None
+    timeout: float | None = None
+    keep_best: int | None = None
+
+
+@dataclass
+class _Running:
+    """A trial we hold."""
+
+    trial: optuna.Trial
+    trial_id: int
+    task: Task
+    retries: int
+    last_step: int
+    submitted: float = field(default_factory=time.monotonic)
+    ended: bool = False
+    lost: bool = False
+    killed_because: str | None = None
+
+
+End = Literal["done", "interrupted", "timeout"]
+
+
+class Supervisor:
+    """Runs a study until `limits` are reached."""
+
+    def __init__(
+        self,
+        opened: OpenStudy,
+        study: Study,
+        executor: Executor,
+        observer: Observer,
+        limits: Limits,
+        *,
+        sampler: BaseSampler,
+        pruner: BasePruner,
+        grid: Sequence[Params] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._opened = opened
+        self._storage = opened.storage
+        self._study = study
+        self._executor = executor
+        self._observer = observer
+        self._limits = limits
+        self._sampler = sampler
+        self._pruner = pruner
+        self._grid = grid
+        self._device = device
+        self._held: dict[int, _Running] = {}
+        self._outbox: deque[Callable[[], None]] = deque()
+        self._database = _Patience(OUTAGE_SECONDS)
+        self._interrupts = 0
+        self._spent = False
+        self._finished_here = 0
+        self._failures_in_a_row = 0
+        self._others = 0
+        self._recount = True
+        self._housekept = self._asked = float("-inf")
+        self._began = time.monotonic()
+
+    def run(self) -> End:
+        """Run trials until enough are finished, Ctrl-C, or the time is over; return which.
+
+        Raises TooManyFailures, DiskFull or StorageUnavailable when going on is pointless. However it ends, every
+        trial is stored as finished or waits in the queue with its resume point.
+        """
+        with self._signals():
+            try:
+                return self._loop()
+            finally:
+                self._wind_down()
+
+    def _loop(self) -> End:
+        while True:
+            self._flush()
+            if self._interrupts:
+                return "interrupted"
+            if self._limits.timeout is not None and time.monotonic() - self._began > self._limits.timeout:
+                return "timeout"
+            self._housekeep()
+            self._fill()
+            if self._recount:
+                self._try(self._count)
+            # Another supervisor's trials may yet fail or come back to the queue.
+            if self._spent and not self._held and not self._others:
+                return "done"
+            for event in self._executor.events(TICK_SECONDS):
+                self._handle(event)
+            self._observer.tick()
+
+    # The database, patiently.
+
+    def _try(self, operation: Callable[[], None]) -> bool:
+        """Do something with the database; return False if it is out of reach for now."""
+        if not self._database.may_try():
+            return False
+        try:
+            operation()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            said = reason(error, self._storage.engine.url)
+            if self._database.failed():
+                self._observer.message(f"the database does not answer ({said}); training goes on, trying again")
+            if self._database.exhausted():
+                raise StorageUnavailable(
+                    f"the database did not answer for {OUTAGE_SECONDS:.0f} s ({said}); everything trained is kept: "
+                    f"run the same command again when it is back"
+                ) from error
+            return False
+        if (seconds := self._database.succeeded()) is not None:
+            self._observer.message(f"the database is back after {seconds:.0f} s; nothing was lost")
+        return True
+
+    def _flush(self) -> bool:
+        """Write what waits in the outbox, in order; return whether all of it could be written."""
+        while self._outbox:
+            if not self._try(self._outbox[0]):
+                return False
+            self._outbox.popleft()
+        return True
+
+    # Handing out trials.
+
+    def _fill(self) -> None:
+        if self._spent and time.monotonic() - self._asked > OTHERS_SECONDS:
+            # A trial may have failed, or come back from another supervisor.
+            self._spent = False
+        while self._free_slots() and not self._spent and self._flush():
+            if not self._try(self._start_one):
+                return
+
+    def _free_slots(self) -> int:
+        return self._executor.slots - sum(not running.ended for running in self._held.values())
+
+    def _start_one(self) -> None:
+        held = {running.trial_id for running in self._held.values()}
+        trial_id = self._storage.claim(self._opened.study_id, self._limits.n_trials, held, self._grid)
+        if trial_id is None:
+            self._others = self._storage.others_running(self._opened.study_id)
+            self._spent = True
+            self._asked = time.monotonic()
+            return
+        study = self._opened.optuna_study(self._sampler, self._pruner)
+        study.get_trials(deepcopy=False)
+        trial = optuna.Trial(study, trial_id)
+        stored = self._storage.get_trial(trial_id)
+        space = TrialSpace(trial)
+        failure = None
+        try:
+            self._study.trace(space)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            failure = Outcome(reason="failed", error=_explain(error))
+        running = _Running(
+            trial=trial,
+            trial_id=trial_id,
+            task=Task(
+                number=trial.number,
+                params=space.params,
+                seed=derive_seed(self._opened.seed, "trial", trial.number),
+                folder=self._opened.folder / str(trial.number),
+                identity=f"{self._opened.uid}/{trial.number}",
+                device=self._device,
+            ),
+            retries=stored.user_attrs.get("retries", 0),
+            last_step=max(stored.intermediate_values, default=0),
+        )
+        self._held[trial.number] = running
+        self._recount = True
+        if failure is not None:
+            self._end(running, failure)
+            return
+        self._executor.submit(running.task)
+        self._observer.started(running.task, running.last_step)
+
+    # What comes back.
+
+    def _handle(self, event: Event) -> None:
+        running = self._held.get(event.number)
+        if isinstance(event, Warned):
+            self._observer.message(f"trial {event.number}: {event.message}")
+        elif running is None or running.ended:
+            return
+        elif running.lost and not isinstance(event, Reported):
+            self._drop(running)
+        elif isinstance(event, Reported):
+            self._executor.reply(event.number, self._judge(running, event.report))
+        elif isinstance(event, Ended) and not (running.killed_because and event.outcome.reason == "interrupted"):
+            self._end(running, event.outcome)
+        else:
+            why = event.why if isinstance(event, Died) else "stopped"
+            self._revive(running, running.killed_because or why)
+
+    def _judge(self, running: _Running, report: EpochReport) -> Verdict:
+        """Store a report, unless it is of before an interruption, and decide whether its trial goes on."""
+        self._observer.reported(running.task.number, report)
+        if report.interval < running.last_step:
+            return "continue"
+        if report.interval > running.last_step:
+            running.last_step = report.interval
+            trial_id, step, value = running.trial_id, report.interval, report.validation_accuracy
+            self._outbox.append(lambda: self._storage.set_trial_intermediate_value(trial_id, step, value))
+        verdict: Verdict = "continue"
+
+        def decide() -> None:
+            nonlocal verdict
+            verdict = "prune" if running.trial.should_prune() else "continue"
+
+        # While the database is away trials go on; the next report is judged again.
+        if self._flush():
+            self._try(decide)
+        return verdict
+
+    def _end(self, running: _Running, outcome: Outcome) -> None:
+        if outcome.reason == "interrupted":
+            if outcome.error is not None:
+                raise DiskFull(outcome.error)
+            running.ended = True
+            self._give_back(running)
+            return
+        running.ended = True
+        state = _STATES.get(outcome.reason)
+        if state is None:
+            state = TrialState.FAIL if outcome.best_value is None else TrialState.PRUNED
+        value = outcome.best_value if state == TrialState.COMPLETE else None
+        attrs: dict[str, Any] = {
+            "reason": outcome.reason,
+            "best_value": outcome.best_value,
+            "best_interval": outcome.best_interval,
+            "intervals": outcome.intervals,
+            "seconds": outcome.seconds,
+            "parameters": outcome.parameters,
+        }
+        if outcome.error is not None:
+            attrs["error"] = outcome.error
+        self._outbox.append(lambda: self._store_end(running, state, value, attrs, outcome))
+        if self._limits.keep_best is not None:
+            self._outbox.append(self._remove_weights)
+        self._flush()
+        self._stop_if_hopeless(state, outcome)
+
+    def _store_end(
+        self, running: _Running, state: TrialState, value: float | None, attrs: dict[str, Any], outcome: Outcome
+    ) -> None:
+        study = running.trial.study
+        frozen = study._storage.get_trial(running.trial_id)
+        # Optuna's convention: a pruned trial's value is its last report.
+        if state == TrialState.PRUNED and frozen.intermediate_values:
+            value = frozen.intermediate_values[max(frozen.intermediate_values)]
+        if frozen.state == TrialState.RUNNING:
+            self._sampler.after_trial(study, frozen, state, None if value is None else [value])
+        ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs)
+        if ours:
+            for name in (LAST, PREVIOUS):
+                (running.task.folder / name).unlink(missing_ok=True)
+            self._observer.ended(running.task.number, state, outcome)
+        self._held.pop(running.task.number, None)
+        self._recount = True
+
+    def _stop_if_hopeless(self, state: TrialState, outcome: Outcome) -> None:
+        if state != TrialState.FAIL:
+            self._finished_here += 1
+            self._failures_in_a_row = 0
+            return
+        self._failures_in_a_row += 1
+        allowed = FAILURES_IN_A_ROW if self._finished_here else FIRST_FAILURES
+        if self._failures_in_a_row >= allowed:
+            which = "in a row" if self._finished_here else "of this run, the first ones,"
+            raise TooManyFailures(
+                f"{self._failures_in_a_row} trials {which} failed, so the run stopped. The last one says:\n"
+                f"{(outcome.error or '').rstrip()}"
+            )
+
+    def _revive(self, running: _Running, why: str) -> None:
+        """Put a trial whose worker died on a fresh one, from its resume point, unless it has died too often."""
+        running.retries += 1
+        running.killed_because = None
+        number, trial_id, retries = running.task.number, running.trial_id, running.retries
+        if retries > self._limits.max_retries:
+            error = f"{why}; given up after {self._limits.max_retries} retries (--max-retries)"
+            self._end(running, Outcome(reason="failed", error=error))
+            return
+        self._outbox.append(
+            lambda: self._storage.set_attr(self._opened.study_id, trial_id, "retries", retries)
+        )
+        self._observer.message(
+            f"trial {number}: {why}; it goes on from its last interval (retry {retries} of {self._limits.max_retries})"
+        )
+        running.submitted = time.monotonic()
+        self._executor.submit(running.task)
+
+    def _give_back(self, running: _Running) -> None:
+        def store() -> None:
+            self._storage.give_back(self._opened.study_id, [running.trial_id])
+            self._drop(running)
+
+        self._outbox.append(store)
+        self._flush()
+
+    def _drop(self, running: _Running) -> None:
+        self._held.pop(running.task.number, None)
+        self._observer.released(running.task.number)
+
+    def _remove_weights(self) -> None:
+        """Keep the weights of the `keep_best` best trials only."""
+        trials = self._opened.optuna_study().get_trials(deepcopy=False, states=FINISHED)
+        best = sorted(
+            (trial for trial in trials if trial.state == TrialState.COMPLETE),
+            key=lambda trial: (-(trial.value or 0.0), trial.number),
+        )[: self._limits.keep_best]
+        kept = {trial.number for trial in best}
+        for trial in trials:
+            if trial.number not in kept:
+                (self._opened.folder / str(trial.number) / BEST).unlink(missing_ok=True)
+
+    # Time.
+
+    def _housekeep(self) -> None:
+        now = time.monotonic()
+        if self._limits.trial_timeout is not None:
+            for running in self._held.values():
+                overdue = now - running.submitted > self._limits.trial_timeout
+                if overdue and not running.ended and running.killed_because is None:
+                    running.killed_because = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
+                    self._executor.kill(running.task.number)
+        if now - self._housekept < HEARTBEAT_SECONDS:
+            return
+        self._housekept = now
+        self._try(self._beat)
+
+    def _beat(self) -> None:
+        study_id = self._opened.study_id
+        held = {running.trial_id: running for running in self._held.values()}
+        for trial_id in self._storage.keep_alive(study_id, held):
+            running = held[trial_id]
+            if not running.ended and not running.lost:
+                running.lost = True
+                self._executor.kill(running.task.number)
+                self._observer.message(f"trial {running.task.number}: taken over by another supervisor, stopped here")
+        for number in self._storage.take_over(study_id):
+            self._spent = False
+            self._observer.message(f"trial {number}: taken over from a supervisor that died")
+        self._recount = True
+
+    def _count(self) -> None:
+        self._observer.counts(self._storage.counts(self._opened.study_id), self._limits.n_trials)
+        self._recount = False
+
+    # The end.
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into an orderly end; the second one leaves at once."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            self._executor.stop()
+            if self._interrupts > 1:
+                raise KeyboardInterrupt
+
+        previous = {}
+        try:
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                if hasattr(signal, name):
+                    previous[name] = signal.signal(getattr(signal, name), on_signal)
+        except ValueError:
+            pass  # Not the main thread: the caller's handlers hold.
+        try:
+            yield
+        finally:
+            for name, handler in previous.items():
+                signal.signal(getattr(signal, name), handler)
+
+    def _wind_down(self) -> None:
+        """Stop what still runs and put it back into the queue."""
+        if self._interrupts > 1:
+            return
+        self._executor.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(not running.ended for running in self._held.values()) and time.monotonic() < deadline:
+            for event in self._executor.events(TICK_SECONDS):
+                self._wind_down_one(event)
+        self._database.forget()
+        try:
+            if self._flush() and self._held:
+                self._storage.give_back(
+                    self._opened.study_id, [running.trial_id for running in self._held.values()]
+                )
+        except (StorageUnavailable, Exception) as error:
+            if not (isinstance(error, StorageUnavailable) or is_outage(error)):
+                raise
+            # The next start takes them over: their owner is then known dead.
+
+    def _wind_down_one(self, event: Event) -> None:
+        running = self._held.get(event.number)
+        if running is None or running.ended:
+            return
+        if isinstance(event, Reported):
+            self._executor.reply(event.number, self._judge(running, event.report))
+        elif isinstance(event, Ended) and event.outcome.reason != "interrupted":
+            try:
+                self._end(running, event.outcome)
+            except HpsearchError:
+                pass  # Already ending.
+        elif not isinstance(event, Warned):
+            running.ended = True
+
+
+class _Patience:
+    """Whether and when to try the database again: at once, then ever more slowly, for `seconds` at most."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.forget()
+
+    def forget(self) -> None:
+        self._since: float | None = None
+        self._next = 0.0
+        self._delay = 0.25
+
+    def may_try(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def failed(self) -> bool:
+        """Note a failure; return whether it is the first."""
+        now = time.monotonic()
+        first = self._since is None
+        self._since = now if self._since is None else self._since
+        self._next = now + self._delay
+        self._delay = min(2 * self._delay, 4.0)
+        return first
+
+    def succeeded(self) -> float | None:
+        """Note a success; return how many seconds the failures before it lasted, if there were any."""
+        lasted = None if self._since is None else time.monotonic() - self._since
+        self.forget()
+        return lasted
+
+    def exhausted(self) -> bool:
+        return self._since is not None and time.monotonic() - self._since > self._seconds
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, HpsearchError):
+        return str(error)
+    return "".join(traceback.format_exception(error))

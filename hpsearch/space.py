@@ -1,0 +1,354 @@
+"""The search space, written as plain Python.
+
+A recipe asks a `Space` for its hyperparameters; a conditional parameter is an `if`. Who answers decides what the
+recipe is for: `ReplaySpace` gives back fixed values (workers, resume, retrain, export), `grid_points` walks over
+every combination, `describe` finds out which parameters there are, and a live Optuna trial (`hpsearch.search`)
+suggests. This module knows neither torch nor Optuna.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hpsearch.errors import UsageError
+
+Scalar = None | bool | int | float | str
+Params = dict[str, Any]
+# `Space.float` and `Space.int` hide the types' own names inside the class.
+_Real = float
+_Whole = int
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float:
+    """A real number in [low, high]; `grid` is a number of points (log-spaced if `log`) or the points themselves."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    grid: int | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self.name, self.low, self.high, self.log)
+        if self.step is not None and (self.step <= 0 or self.log):
+            raise UsageError(f"{self.name}: step must be positive and cannot go with log, got step={self.step}")
+        if isinstance(self.grid, int) and self.grid < 1:
+            raise UsageError(f"{self.name}: grid must be at least one point, got {self.grid}")
+        for point in self.points or ():
+            self.check(point)
+
+    @property
+    def points(self) -> tuple[float, ...] | None:
+        """The grid points, or None where the user gave none."""
+        if self.grid is None or not isinstance(self.grid, int):
+            return None if self.grid is None else tuple(float(point) for point in self.grid)
+        if self.grid == 1:
+            return (math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2,)
+        fractions = [i / (self.grid - 1) for i in range(self.grid)]
+        if self.log:
+            inner = [self.low * (self.high / self.low) ** f for f in fractions[1:-1]]
+        else:
+            inner = [self.low + (self.high - self.low) * f for f in fractions[1:-1]]
+        return (self.low, *inner, self.high)
+
+    @property
+    def probes(self) -> tuple[float, ...]:
+        """A few values that stand for all, for finding out where the recipe branches."""
+        return tuple(dict.fromkeys((self.low, *(self.points or ()), self.high)))
+
+    def check(self, value: Any) -> float:
+        """Return `value` as a float in range. Raises UsageError otherwise."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"{self.name} must be a number from {self.low:g} to {self.high:g}, got {value!r}")
+        if not self.low <= value <= self.high:
+            raise UsageError(f"{self.name} must be from {self.low:g} to {self.high:g}, got {value:g}")
+        return float(value)
+
+    def __str__(self) -> str:
+        tail = " log" if self.log else f" step {self.step:g}" if self.step else ""
+        return f"{self.low:g} .. {self.high:g}{tail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int:
+    """A whole number in [low, high] in steps of `step`; its grid is every value unless `grid` says otherwise."""
+
+    name: str
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+    grid: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for bound in (self.low, self.high, self.step):
+            if isinstance(bound, bool) or not isinstance(bound, int):
+                raise UsageError(f"{self.name}: low, high and step must be whole numbers, got {bound!r}")
+        _check_range(self.name, self.low, self.high, self.log)
+        if self.step < 1 or (self.log and self.step != 1):
+            raise UsageError(f"{self.name}: step must be at least 1, and 1 with log, got step={self.step}")
+        for point in self.points:
+            self.check(point)
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The grid points."""
+        return tuple(range(self.low, self.high + 1, self.step)) if self.grid is None else tuple(self.grid)
+
+    @property
+    def probes(self) -> tuple[int, ...]:
+        """A few values that stand for all, for finding out where the recipe branches."""
+        return self.points if len(self.points) <= 8 else (self.points[0], self.points[1], self.points[-1])
+
+    def check(self, value: Any) -> int:
+        """Return `value` as an int in range and on a step. Raises UsageError otherwise."""
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UsageError(f"{self.name} must be a whole number from {self.low} to {self.high}, got {value!r}")
+        if not self.low <= value <= self.high or (value - self.low) % self.step:
+            steps = f" in steps of {self.step}" if self.step > 1 else ""
+            raise UsageError(f"{self.name} must be from {self.low} to {self.high}{steps}, got {value}")
+        return value
+
+    def __str__(self) -> str:
+        tail = " log" if self.log else f" step {self.step}" if self.step > 1 else ""
+        return f"{self.low} .. {self.high}{tail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One of some options. The labels are stored and shown; the values are what the recipe gets."""
+
+    name: str
+    options: Mapping[Scalar, Any]
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise UsageError(f"{self.name}: choice needs at least one option")
+
+    @property
+    def points(self) -> tuple[Scalar, ...]:
+        """The grid points: every label."""
+        return tuple(self.options)
+
+    probes = points
+
+    def check(self, value: Any) -> Scalar:
+        """Return the label equal to `value`. Raises UsageError when there is none."""
+        for label in self.options:
+            if label == value and isinstance(label, bool) == isinstance(value, bool):
+                return label
+        known = ", ".join(map(str, self.options))
+        raise UsageError(f"{self.name} must be one of {known}; got {value!r}")
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.options))
+
+
+Parameter = Float | Int | Choice
+
+
+def _check_range(name: str, low: float, high: float, log: bool) -> None:
+    if not name or not isinstance(name, str):
+        raise UsageError(f"a parameter's name must be a non-empty string, got {name!r}")
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise UsageError(f"{name}: low must not exceed high and both be finite, got low={low}, high={high}")
+    if log and low <= 0:
+        raise UsageError(f"{name}: a log scale needs low > 0, got low={low}")
+
+
+class Space(ABC):
+    """What a recipe draws its hyperparameters from. Subclasses only answer; the checks are here."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Parameter] = {}
+        self.params: Params = {}
+
+    def float(
+        self,
+        name: str,
+        low: _Real,
+        high: _Real,
+        *,
+        log: bool = False,
+        step: _Real | None = None,
+        grid: _Whole | Sequence[_Real] | None = None,
+    ) -> _Real:
+        """Return a real number in [low, high], on a log scale or in steps if asked."""
+        value: _Real = self._draw(Float(name=name, low=low, high=high, log=log, step=step, grid=grid))
+        return value
+
+    def int(
+        self,
+        name: str,
+        low: _Whole,
+        high: _Whole,
+        *,
+        log: bool = False,
+        step: _Whole = 1,
+        grid: Sequence[_Whole] | None = None,
+    ) -> _Whole:
+        """Return a whole number in [low, high]."""
+        value: _Whole = self._draw(Int(name=name, low=low, high=high, log=log, step=step, grid=grid))
+        return value
+
+    def choice(self, name: str, options: Sequence[T] | Mapping[Any, T]) -> T:
+        """Return one option. `options` is a list of scalars, or a dict of label to any value."""
+        if not isinstance(options, Mapping):
+            for option in options:
+                if not (option is None or isinstance(option, bool | int | float | str)):
+                    raise UsageError(
+                        f"{name}: an option must be None, a bool, number or string, got {option!r}; "
+                        f"for other values give a dict, {{label: value}}"
+                    )
+            options = {option: option for option in options}  # type: ignore[misc]
+        parameter = Choice(name=name, options=dict(options))  # type: ignore[arg-type]
+        value: T = parameter.options[self._draw(parameter)]
+        return value
+
+    def _draw(self, parameter: Parameter) -> Any:
+        known = self.parameters.get(parameter.name)
+        if known is None:
+            self.params[parameter.name] = self._pick(parameter)
+            self.parameters[parameter.name] = parameter
+        elif known != parameter:
+            raise UsageError(f"{parameter.name} is asked for twice with different ranges: {known} and {parameter}")
+        return self.params[parameter.name]
+
+    @abstractmethod
+    def _pick(self, parameter: Parameter) -> Any:
+        """Return a value `parameter.check` accepts."""
+
+
+RecipeFunction = Callable[[Space], T]
+
+
+class ReplaySpace(Space):
+    """Gives back `params`. Raises UsageError for one that is missing or out of range."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._fixed = params
+
+    def _pick(self, parameter: Parameter) -> Any:
+        if parameter.name not in self._fixed:
+            raise UsageError(f"the params lack {parameter.name} ({parameter}); got {', '.join(self._fixed) or 'none'}")
+        return parameter.check(self._fixed[parameter.name])
+
+
+def replay(recipe: RecipeFunction[T], params: Mapping[str, Any]) -> T:
+    """Return `recipe` at fixed `params`. Raises UsageError if one is missing, out of range, or not asked for."""
+    space = ReplaySpace(params)
+    result = recipe(space)
+    if unused := [name for name in params if name not in space.params]:
+        raise UsageError(
+            f"the recipe does not use {', '.join(unused)} with these params; it asks for {', '.join(space.params)}"
+        )
+    return result
+
+
+@dataclass
+class _Level:
+    """One parameter on the path to a grid point, and which of its points comes next."""
+
+    parameter: Parameter
+    points: Sequence[Any]
+    index: int = 0
+
+
+class _WalkSpace(Space):
+    """Answers along a path of levels and extends it with the first point of each new parameter."""
+
+    def __init__(self, path: list[_Level], points: Callable[[Parameter], Sequence[Any]]) -> None:
+        super().__init__()
+        self._path = path
+        self._points = points
+
+    def _pick(self, parameter: Parameter) -> Any:
+        depth = len(self.params)
+        if depth == len(self._path):
+            self._path.append(_Level(parameter, self._points(parameter)))
+        level = self._path[depth]
+        if level.parameter.name != parameter.name:
+            raise UsageError(
+                f"the recipe is not pure: with equal params it asked for {level.parameter.name}, "
+                f"then for {parameter.name}"
+            )
+        return level.points[level.index]
+
+
+def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[Any]]) -> Iterator[_WalkSpace]:
+    """Run `recipe` once per leaf of the tree its conditionals span, depth first (the last parameter varies fastest)."""
+    path: list[_Level] = []
+    while True:
+        space = _WalkSpace(path, points)
+        recipe(space)
+        del path[len(space.params) :]
+        yield space
+        while path and path[-1].index + 1 == len(path[-1].points):
+            path.pop()
+        if not path:
+            return
+        path[-1].index += 1
+
+
+def _grid(parameter: Parameter) -> Sequence[Any]:
+    if parameter.points is None:
+        raise UsageError(
+            f"{parameter.name} has no grid points: give space.float({parameter.name!r}, ..., grid=4) "
+            f"or grid=[values], or choose another sampler than grid"
+        )
+    return parameter.points
+
+
+def grid_points(recipe: RecipeFunction[Any], limit: int = 100_000) -> list[Params]:
+    """Return every grid point of a recipe, conditional branches counted right.
+
+    Raises UsageError for a float without `grid=`, and when there are more than `limit` points.
+    """
+    points = []
+    for space in _walk(recipe, _grid):
+        points.append(space.params)
+        if len(points) > limit:
+            raise UsageError(f"the grid has more than {limit:,} points; give fewer grid= values or another sampler")
+    return points
+
+
+@dataclass
+class Described:
+    """A parameter as the recipe declares it, and the values of others under which it is asked for."""
+
+    parameter: Parameter
+    conditions: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Described]:
+    """Return the parameters a recipe can ask for, found by running it at up to `limit` probing points.
+
+    Every label of a choice is tried; numbers at their ends and grid points. A branch that opens only inside a
+    range (`if lr > 0.037`) may go unseen.
+    """
+    leaves: list[_WalkSpace] = []
+    for space in _walk(recipe, lambda parameter: parameter.probes):
+        leaves.append(space)
+        if len(leaves) == limit:
+            break
+    found: dict[str, Described] = {}
+    for leaf in leaves:
+        for name, parameter in leaf.parameters.items():
+            found.setdefault(name, Described(parameter))
+    for name, described in found.items():
+        having = [leaf for leaf in leaves if name in leaf.params]
+        for other in found:
+            if other == name or any(other not in leaf.params for leaf in having):
+                continue
+            seen = {leaf.params[other] for leaf in having}
+            if seen != {leaf.params[other] for leaf in leaves if other in leaf.params} and len(having) < len(leaves):
+                described.conditions[other] = tuple(sorted(seen, key=str))
+    return found

@@ -1,0 +1,65 @@
+"""Early stopping: enough already? hopeless?
+
+A small state machine over validation accuracies. It knows neither the model nor the loop; the third question of the
+course, *interrupted?*, is answered by the resume point (`hpsearch.checkpoint`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hpsearch.errors import UsageError
+
+StopReason = Literal["target", "patience"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When to end a trial before its last epoch. Without arguments: never.
+
+    `target`: stop once training *and* validation accuracy (0 to 1) reach it.
+    `patience`: stop after this many intervals in a row without a relative improvement of the best validation
+    accuracy by more than `min_improvement` (0.01 is one per cent of the best so far).
+    """
+
+    target: float | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UsageError(f"early stopping: target is an accuracy in (0, 1], got {self.target}")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"early stopping: patience is a number of intervals, at least 1, got {self.patience}")
+        if self.min_improvement < 0:
+            raise UsageError(f"early stopping: min_improvement must not be negative, got {self.min_improvement}")
+
+
+class Stopper:
+    """Follows one trial by its accuracies and says when an `EarlyStopping` rule ends it."""
+
+    def __init__(self, rules: EarlyStopping) -> None:
+        self.rules = rules
+        self.reference = float("-inf")
+        self.without_improvement = 0
+
+    def update(self, train_accuracy: float, validation_accuracy: float) -> StopReason | None:
+        """Take one interval's accuracies; return the reason to stop, or None to go on."""
+        if validation_accuracy > self.reference * (1 + self.rules.min_improvement):
+            self.reference = validation_accuracy
+            self.without_improvement = 0
+        else:
+            self.without_improvement += 1
+        if self.rules.target is not None and min(train_accuracy, validation_accuracy) >= self.rules.target:
+            return "target"
+        if self.rules.patience is not None and self.without_improvement >= self.rules.patience:
+            return "patience"
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on as if never interrupted."""
+        return {"reference": self.reference, "without_improvement": self.without_improvement}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.reference = state["reference"]
+        self.without_improvement = state["without_improvement"]

@@ -1,0 +1,205 @@
+"""What a user writes, `Study` and `Recipe`, and how a study file is found and loaded.
+
+This module runs the user's code; it knows neither Optuna nor how training works.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hpsearch.datasets import Dataset
+from hpsearch.errors import HpsearchError, StudyFileError, UsageError
+from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
+from hpsearch.space import Space, replay
+from hpsearch.stopping import EarlyStopping
+
+STUDIES_VARIABLE = "HPSEARCH_STUDIES"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """An interval of `count` optimiser steps (batches), where an interval of whole epochs is too long."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"Steps: count must be at least 1, got {self.count}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One configuration: all that training needs besides the data and a seed.
+
+    `optimizer`, `loss` and `schedule` are those of `hpsearch.optim` or any callables of the same form; no schedule
+    is a constant step size. `epochs` overrides the study's.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    loss: Loss = field(default_factory=CrossEntropy)
+    schedule: Schedule | None = None
+    batch_size: int = 64
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise UsageError(f"Recipe: model must be an nn.Module, got {self.model!r}")
+        for name in ("optimizer", "loss", "schedule"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "schedule" and value is None):
+                raise UsageError(f"Recipe: {name} must be callable, such as SGD(lr=0.1), got {value!r}")
+        _check_count("Recipe: batch_size", self.batch_size)
+        if self.epochs is not None:
+            _check_count("Recipe: epochs", self.epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A search: what to train (`recipe`), on what (`dataset`), for how long, and how often to look.
+
+    `epochs` is the most a trial trains. After every `interval` (a number of epochs, or `Steps`) a trial is evaluated,
+    reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line.
+    """
+
+    recipe: Callable[[Space], Recipe]
+    dataset: Callable[[], Dataset]
+    epochs: int = 20
+    interval: int | Steps = 1
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    n_trials: int = 50
+    sampler: str = "tpe"
+    pruner: str = "median"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("recipe", "dataset"):
+            if not callable(getattr(self, name)):
+                raise UsageError(f"Study: {name} must be a function, got {getattr(self, name)!r}")
+        _check_count("Study: epochs", self.epochs)
+        _check_count("Study: n_trials", self.n_trials)
+        if not isinstance(self.interval, Steps):
+            _check_count("Study: interval", self.interval)
+
+    def trace(self, space: Space) -> Recipe:
+        """Run the recipe for its hyperparameters only: models are built on the meta device and cost nothing."""
+        with torch.device("meta"):
+            return self._checked(self.recipe(space))
+
+    def replay(self, params: Mapping[str, Any]) -> Recipe:
+        """Run the recipe for real at fixed `params`. Raises UsageError if they do not fit it."""
+        return self._checked(replay(self.recipe, params))
+
+    def load_data(self) -> Dataset:
+        """Return the data set. Raises UsageError if the user's function returns something else."""
+        dataset = self.dataset()
+        if not isinstance(dataset, Dataset):
+            raise UsageError(f"Study: dataset must return a hpsearch.Dataset, got {type(dataset).__name__}")
+        return dataset
+
+    @staticmethod
+    def _checked(recipe: Any) -> Recipe:
+        if not isinstance(recipe, Recipe):
+            raise UsageError(f"the recipe must return a hpsearch.Recipe, got {type(recipe).__name__}")
+        return recipe
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A loaded study file: its name (the file's stem), where it is, a digest of its text, and the study in it."""
+
+    name: str
+    path: Path
+    digest: str
+    study: Study
+
+
+def studies_folder() -> Path:
+    """Return the folder in which studies are found by name: `$HPSEARCH_STUDIES`, else `studies/` here."""
+    return Path(os.environ.get(STUDIES_VARIABLE, "studies"))
+
+
+def list_studies() -> dict[str, str]:
+    """Return the names of the studies in the folder with their docstrings' first lines; runs none of them."""
+    found = {}
+    for path in sorted(studies_folder().glob("[!_]*.py")):
+        try:
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        except (SyntaxError, UnicodeDecodeError):
+            doc = "(cannot be read as Python)"
+        found[path.stem] = doc.partition("\n")[0]
+    return found
+
+
+def find_study(name_or_path: str) -> Path:
+    """Return the file of a study given by name or path. Raises StudyFileError, suggesting the nearest name."""
+    if name_or_path.endswith(".py") or "/" in name_or_path or os.sep in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise StudyFileError(f"there is no study file {path}")
+        return path
+    path = studies_folder() / f"{name_or_path}.py"
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in studies_folder().glob("[!_]*.py"))
+    near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+    raise StudyFileError(f"there is no study {name_or_path!r} in {studies_folder()}/: {hint}")
+
+
+def load_study(name_or_path: str) -> StudyFile:
+    """Find and run a study file and return it with its `study`.
+
+    Raises StudyFileError, with the user's line, if it is not there, does not run, or defines no `study`.
+    """
+    path = find_study(name_or_path)
+    content = path.read_bytes()
+    spec = importlib.util.spec_from_file_location(f"hpsearch_study_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    if (folder := str(path.parent.resolve())) not in sys.path:
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except (HpsearchError, Exception) as error:
+        raise StudyFileError(locate(error, path)) from error
+    study = getattr(module, "study", None)
+    if not isinstance(study, Study):
+        found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
+        raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
+    return StudyFile(
+        name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study
+    )
+
+
+def locate(error: BaseException, path: Path) -> str:
+    """Return one line that says where in the user's file an error arose: file, line number, the line, the error."""
+    if isinstance(error, SyntaxError) and error.filename:
+        line, text = error.lineno or 0, (error.text or "").strip()
+        return f"{error.filename}:{line}: {text!r}: {type(error).__name__}: {error.msg}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == path.resolve()
+    ]
+    what = str(error) if isinstance(error, HpsearchError) else f"{type(error).__name__}: {error}"
+    what = " ".join(what.split())
+    return f"{path}:{frames[-1].lineno}: {frames[-1].line!r}: {what}" if frames else f"{path}: {what}"
