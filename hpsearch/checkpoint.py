@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -38,20 +38,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in _NO_SPACE:
-            raise DiskFull(f"no space left on the disk of {path.parent}: free some and run the same command again") from error
+            raise DiskFull(
+                f"no space left on the disk of {path.parent}: free some and run the same command again"
+            ) from error
         raise
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-
-def _feed(hasher: _Hash, value: Any) -> None:
+def _feed(hasher: "hashlib._Hash", value: Any) -> None:
     """Feed a nested structure to `hasher`: every tensor's type, shape and bytes, everything else as JSON."""
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu().contiguous()
         hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        hasher.update(memoryview(tensor.flatten().view(torch.uint8).numpy()) if tensor.numel() else b"")
+        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         hasher.update(b"{")
         for key, item in value.items():

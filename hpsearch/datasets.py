@@ -71,7 +71,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         hasher = hashlib.sha256()
         for tensor in split if isinstance(split, Split) else map(torch.as_tensor, split[0]):
-            hasher.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+            hasher.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         texts[name] = f"{length(split):,} examples, {hasher.hexdigest()[:12]}"
     return texts
 

@@ -1,12 +1,12 @@
 """Every error hpsearch raises on purpose.
 
-    HpsearchError              something went wrong; the message says what, which value and what to do
-    ├── UsageError             bad input: nothing was created or changed (exit code 2)
-    │   └── StudyFileError     the user's study file is wrong; the message carries its line
-    ├── StorageUnavailable     the database did not answer for longer than we wait
-    ├── DiskFull               a checkpoint could not be written for want of space
-    ├── TooManyFailures        trial after trial fails, so the run stopped
-    └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
+HpsearchError              something went wrong; the message says what, which value and what to do
+├── UsageError             bad input: nothing was created or changed (exit code 2)
+│   └── StudyFileError     the user's study file is wrong; the message carries its line
+├── StorageUnavailable     the database did not answer for longer than we wait
+├── DiskFull               a checkpoint could not be written for want of space
+├── TooManyFailures        trial after trial fails, so the run stopped
+└── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
 """
 
 

@@ -132,9 +132,7 @@ class Adagrad:
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
-        return torch.optim.Adagrad(
-            parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return torch.optim.Adagrad(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True)

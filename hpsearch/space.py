@@ -207,8 +207,8 @@ class Space(ABC):
                         f"{name}: an option must be None, a bool, number or string, got {option!r}; "
                         f"for other values give a dict, {{label: value}}"
                     )
-            options = {option: option for option in options}  # type: ignore[misc]
-        parameter = Choice(name=name, options=dict(options))  # type: ignore[arg-type]
+            options = {option: option for option in options}
+        parameter = Choice(name=name, options=dict(options))
         value: T = parameter.options[self._draw(parameter)]
         return value
 
@@ -296,6 +296,11 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
         if not path:
             return
         path[-1].index += 1
+
+
+def middle(recipe: RecipeFunction[Any]) -> Params:
+    """Return params from the middle of the space: of each parameter's probing values, the middle one."""
+    return next(_walk(recipe, lambda parameter: parameter.probes[len(parameter.probes) // 2 :])).params
 
 
 def _grid(parameter: Parameter) -> Sequence[Any]:

@@ -185,9 +185,7 @@ def load_study(name_or_path: str) -> StudyFile:
     if not isinstance(study, Study):
         found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
         raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
-    return StudyFile(
-        name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study
-    )
+    return StudyFile(name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study)
 
 
 def locate(error: BaseException, path: Path) -> str:
@@ -196,9 +194,7 @@ def locate(error: BaseException, path: Path) -> str:
         line, text = error.lineno or 0, (error.text or "").strip()
         return f"{error.filename}:{line}: {text!r}: {type(error).__name__}: {error.msg}"
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve() == path.resolve()
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()
     ]
     what = str(error) if isinstance(error, HpsearchError) else f"{type(error).__name__}: {error}"
     what = " ".join(what.split())

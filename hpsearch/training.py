@@ -223,9 +223,7 @@ class _seeded:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._seed = seed
-        self._fork = torch.random.fork_rng(
-            devices=[device] if device.type == "cuda" else [], device_type="cuda"
-        )
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda")
 
     def __enter__(self) -> None:
         self._fork.__enter__()

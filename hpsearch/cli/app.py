@@ -94,7 +94,9 @@ def cli() -> None:
 
 @cli.command()
 @study_option("A study in studies/ by name, or a path to a study file.")
-@click.option("--n-trials", type=Count(), help="Finished trials in the study, all runs together.  [default: the study's]")
+@click.option(
+    "--n-trials", type=Count(), help="Finished trials in the study, all runs together.  [default: the study's]"
+)
 @click.option("--name", help="The study's name in the storage.  [default: the study file's]")
 @storage_options
 @data_option
@@ -104,14 +106,24 @@ def cli() -> None:
 @click.option("--seed", type=Count(0), help="Same seed and one worker: the same study.  [default: the study's]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
 @click.option("--fresh", is_flag=True, help="Start a new study beside the old one (NAME.2, …).")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the run after this time.")
 @click.option(
-    "--trial-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Restart a trial's worker after this time."
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the run after this time."
 )
-@click.option("--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies.")
+@click.option(
+    "--trial-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Restart a trial's worker after this time.",
+)
+@click.option(
+    "--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies."
+)
 @click.option("--keep-best", type=Count(), metavar="K", help="Keep the weights of the K best trials only.")
 def run(**options: Any) -> int:
-    """Run a study until N trials are finished; again: go on, or say that nothing is left."""
+    """Run a study until N trials are finished.
+
+    The same command again goes on where it stopped, or says that nothing is left.
+    """
     from hpsearch.cli.running import run_study
 
     return run_study(**options)
@@ -121,7 +133,7 @@ def run(**options: Any) -> int:
 @click.option("--study", metavar="NAME", help="One study in detail.  [default: all in short]")
 @storage_options
 def status(**options: Any) -> None:
-    """Show what the studies in the storage have come to."""
+    """Show what came of the studies so far."""
     from hpsearch.cli.showing import show_status
 
     show_status(**options)
@@ -140,7 +152,7 @@ def studies() -> None:
 @data_option
 @click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
 def check(**options: Any) -> None:
-    """Try a study out without running it: its space, grid, data, model, and the time it may take."""
+    """Try a study out: space, grid, data, model, time."""
     from hpsearch.cli.checking import check_study
 
     check_study(**options)
@@ -150,7 +162,7 @@ def check(**options: Any) -> None:
 @storage_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 def dashboard(storage: str, runs: Path, port: int) -> None:
-    """Serve the Optuna dashboard of the storage on this machine (read only)."""
+    """Serve the Optuna dashboard, read only, here."""
     from hpsearch.dashboard import make_server
 
     server = make_server(storage, port)

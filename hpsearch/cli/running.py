@@ -54,9 +54,7 @@ def run_study(
     grid = grid_points(definition.trace) if sampler.partition(":")[0] == "grid" else None
     device = check_device(device)
     dataset = definition.load_data()
-    opened = open_for_run(
-        storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs, fresh=fresh
-    )
+    opened = open_for_run(storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs, fresh=fresh)
     limits = Limits(
         n_trials=n_trials or (len(grid) if grid else definition.n_trials),
         max_retries=max_retries,
@@ -106,7 +104,9 @@ def run_study(
     if observer.finished_here == 0:
         console.print(
             f"hpsearch: nothing is left to do: the study has its {limits.n_trials} trials; "
-            f"a larger --n-trials adds more" if grid is None else "hpsearch: nothing is left to do",
+            f"a larger --n-trials adds more"
+            if grid is None
+            else "hpsearch: nothing is left to do",
             soft_wrap=True,
         )
     print_best(opened, command)
@@ -168,5 +168,3 @@ def default_workers(device: str) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-

@@ -4,6 +4,7 @@ The processes load the user's study file themselves; the data set's tensors are 
 A process that dies is noticed at once and replaced; when the supervisor dies, its workers end within a second.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -120,22 +121,18 @@ class _Worker:
 
     def send(self, message: object) -> None:
         # A dead worker is noticed by its sentinel.
-        try:
+        with contextlib.suppress(OSError):
             self.connection.send(message)
-        except OSError:
-            pass
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        try:
+        with contextlib.suppress(EOFError, OSError):
             while self.connection.poll():
                 event = self.connection.recv()
                 events.append(event)
                 if isinstance(event, Ended):
                     self.number = None
                     self.told_to_stop = False
-        except (EOFError, OSError):
-            pass
         return events
 
 

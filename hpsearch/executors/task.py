@@ -1,10 +1,10 @@
 """One trial as a worker sees it: train a configuration, keep its best weights and an exact resume point.
 
-    runs/<study>/<trial>/params.json     the configuration
-                         history.csv     one row per interval
-                         best.pt         the weights of the best interval
-                         last.pt         the resume point, removed by the supervisor once the trial's end is stored
-                         events.out...   for TensorBoard
+runs/<study>/<trial>/params.json     the configuration
+                     history.csv     one row per interval
+                     best.pt         the weights of the best interval
+                     last.pt         the resume point, removed by the supervisor once the trial's end is stored
+                     events.out...   for TensorBoard
 """
 
 import csv
@@ -225,7 +225,7 @@ class _Events:
 
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
-        self._writer = SummaryWriter(str(folder), flush_secs=10)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), flush_secs=10)
         for report in history:
             self.add(report)
 
@@ -233,7 +233,7 @@ class _Events:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def add(self, report: EpochReport) -> None:
         for tag, value in (
@@ -243,4 +243,4 @@ class _Events:
             ("accuracy/validation", report.validation_accuracy),
             ("learning_rate", report.learning_rate),
         ):
-            self._writer.add_scalar(tag, value, report.interval)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(tag, value, report.interval)

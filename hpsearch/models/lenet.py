@@ -55,6 +55,8 @@ class LeNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape (N, classes). Raises UsageError when the images are of another shape."""
         if images.shape[1:] != self.shape:
-            raise UsageError(f"LeNet was built for images {self.shape}, got {tuple(images.shape[1:])}: set channels, size")
+            raise UsageError(
+                f"LeNet was built for images {self.shape}, got {tuple(images.shape[1:])}: set channels, size"
+            )
         logits: Tensor = self.classifier(self.features(images))
         return logits

@@ -1,7 +1,9 @@
 """Opening a study in a storage: creating it, recognising it, refusing a changed one, finding its folder."""
 
+import contextlib
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,16 +72,15 @@ def open_for_run(
     if fresh:
         name = next(candidate for candidate in _numbered(name) if candidate not in existing)
     if name not in existing:
-        try:
+        # Another supervisor may be faster.
+        with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
             storage.create_new_study([StudyDirection.MAXIMIZE], name)
-        except optuna.exceptions.DuplicatedStudyError:
-            pass  # Another supervisor was faster.
     elif existing[name].directions != [StudyDirection.MAXIMIZE]:
         raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
     study_id = storage.get_study_id_from_name(name)
     now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
     attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
-    if STUDY_ID not in storage.get_study_user_attrs(study_id) and sum(storage.counts(study_id).values()):
+    if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
     stored = storage.describe_once(study_id, attrs)
     before = stored[FINGERPRINT]
@@ -144,7 +145,7 @@ def _marked(folder: Path) -> str | None:
         return None
 
 
-def _numbered(name: str) -> Any:
+def _numbered(name: str) -> Iterator[str]:
     yield name
     number = 2
     while True:

@@ -29,7 +29,8 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
         option, equals, value = item.partition("=")
         if option not in valid or not equals:
             raise UsageError(
-                f"{kind} {name}: cannot use {item!r}; options are given as name=value, valid are {', '.join(valid) or 'none'}"
+                f"{kind} {name}: cannot use {item!r}; options are given as name=value, "
+                f"valid are {', '.join(valid) or 'none'}"
             )
         try:
             options[option] = json.loads(value)

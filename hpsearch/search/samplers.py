@@ -5,6 +5,7 @@ trial, seeded by (study seed, trial number): what a trial draws depends on nothi
 finished trials it can see.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,9 +58,7 @@ class PerTrialSampler(BaseSampler):
         sampler = self._make(_seed32(self._seed, trial.number, param_name))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Let the trial's sampler do its part and forget it."""
         self._of(trial).after_trial(study, trial, state, values)
         self._current.pop(trial.number, None)
@@ -71,9 +70,10 @@ def _seed32(*parts: object) -> int:
 
 def _tpe(seed: int, **options: Any) -> BaseSampler:
     # Optuna's defaults leave conditional parameters out of the joint model; `group` keeps them in.
-    return optuna.samplers.TPESampler(
-        seed=seed, **{"multivariate": True, "group": True, "constant_liar": True} | options
-    )
+    options = {"multivariate": True, "group": True, "constant_liar": True} | options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, **options)
 
 
 def _random(seed: int) -> BaseSampler:

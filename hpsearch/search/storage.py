@@ -96,7 +96,7 @@ class Storage(RDBStorage):
             rows = session.scalars(
                 select(models.StudyUserAttributeModel).where(models.StudyUserAttributeModel.study_id == study_id)
             ).all()
-            found = {row.key: json.loads(row.value_json) for row in rows}
+            found: dict[str, Any] = {str(row.key): json.loads(str(row.value_json)) for row in rows}
             if not any(key in found for key in attrs):
                 for key, value in attrs.items():
                     session.add(
@@ -144,14 +144,15 @@ class Storage(RDBStorage):
                         session.rollback()
                         return None
                     session.flush()
-                    _set(session, attrs, trial.trial_id, GRID_POINT, used)
-                    _set(session, attrs, trial.trial_id, FIXED_PARAMS, grid[used or 0])
+                    _set(session, attrs, int(trial.trial_id), GRID_POINT, used)
+                    _set(session, attrs, int(trial.trial_id), FIXED_PARAMS, grid[used or 0])
             trial.state = TrialState.RUNNING
             trial.datetime_start = trial.datetime_start or datetime.now()
             session.flush()
-            _set(session, models.TrialSystemAttributeModel, trial.trial_id, OWNER, self.owner.as_dict())
-            _beat(session, trial.trial_id)
-            return int(trial.trial_id)
+            claimed = int(trial.trial_id)
+            _set(session, models.TrialSystemAttributeModel, claimed, OWNER, self.owner.as_dict())
+            _beat(session, claimed)
+            return claimed
 
     def counts(self, study_id: int) -> dict[TrialState, int]:
         """Return how many trials are in each state."""
@@ -214,9 +215,7 @@ class Storage(RDBStorage):
                     _set(session, models.TrialUserAttributeModel, trial_id, key, item)
                 if value is not None:
                     stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-                    session.add(
-                        models.TrialValueModel(trial_id=trial_id, objective=0, value=stored, value_type=kind)
-                    )
+                    session.add(models.TrialValueModel(trial_id=trial_id, objective=0, value=stored, value_type=kind))
                 trial.state = state
                 trial.datetime_complete = datetime.now()
             return True
@@ -224,7 +223,7 @@ class Storage(RDBStorage):
     def _counts(self, session: Session, study_id: int) -> dict[TrialState, int]:
         trials = models.TrialModel
         query = select(trials.state, func.count()).where(trials.study_id == study_id).group_by(trials.state)
-        return {state: count for state, count in session.execute(query).all()}
+        return dict(session.execute(query).all())
 
     def _owners(self, session: Session, study_id: int) -> dict[int, Owner]:
         """Return the owners of the study's running trials; one run by another tool has none."""
@@ -269,7 +268,9 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
         dialect = parsed.get_dialect()
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql", "mysql", "mariadb"):
-        raise UsageError(f"storage {shown(parsed)}: {backend} is not supported; use SQLite, PostgreSQL or MySQL/MariaDB")
+        raise UsageError(
+            f"storage {shown(parsed)}: {backend} is not supported; use SQLite, PostgreSQL or MySQL/MariaDB"
+        )
     try:
         dialect.import_dbapi()
     except ImportError as error:
@@ -395,7 +396,7 @@ def _owner_token(session: Session, trial_id: int) -> str | None:
     row = models.TrialSystemAttributeModel.find_by_trial_and_key(
         models.TrialModel.find_or_raise_by_id(trial_id, session), OWNER, session
     )
-    return json.loads(row.value_json)["token"] if row is not None else None
+    return json.loads(str(row.value_json))["token"] if row is not None else None
 
 
 def _naive(moment: Any) -> datetime:

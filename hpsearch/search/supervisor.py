@@ -5,6 +5,7 @@ touches the database. Writes go through an outbox in order, so that while the da
 nothing reported is forgotten.
 """
 
+import contextlib
 import signal
 import time
 import traceback
@@ -362,9 +363,7 @@ class Supervisor:
             error = f"{why}; given up after {self._limits.max_retries} retries (--max-retries)"
             self._end(running, Outcome(reason="failed", error=error))
             return
-        self._outbox.append(
-            lambda: self._storage.set_attr(self._opened.study_id, trial_id, "retries", retries)
-        )
+        self._outbox.append(lambda: self._storage.set_attr(self._opened.study_id, trial_id, "retries", retries))
         self._observer.message(
             f"trial {number}: {why}; it goes on from its last interval (retry {retries} of {self._limits.max_retries})"
         )
@@ -465,9 +464,7 @@ class Supervisor:
         self._database.forget()
         try:
             if self._flush() and self._held:
-                self._storage.give_back(
-                    self._opened.study_id, [running.trial_id for running in self._held.values()]
-                )
+                self._storage.give_back(self._opened.study_id, [running.trial_id for running in self._held.values()])
         except (StorageUnavailable, Exception) as error:
             if not (isinstance(error, StorageUnavailable) or is_outage(error)):
                 raise
@@ -480,10 +477,9 @@ class Supervisor:
         if isinstance(event, Reported):
             self._executor.reply(event.number, self._judge(running, event.report))
         elif isinstance(event, Ended) and event.outcome.reason != "interrupted":
-            try:
+            # The run is ending already, whatever this outcome says of it.
+            with contextlib.suppress(HpsearchError):
                 self._end(running, event.outcome)
-            except HpsearchError:
-                pass  # Already ending.
         elif not isinstance(event, Warned):
             running.ended = True
 

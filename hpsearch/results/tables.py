@@ -1,0 +1,47 @@
+"""The studies in a storage as pandas frames: one row a study, one row a trial, one row an interval."""
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.search.opening import OpenStudy
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+# In the order of the columns.
+ATTRS = ("best_value", "best_interval", "intervals", "reason", "seconds", "parameters", "retries", "error")
+
+
+def trials_frame(opened: OpenStudy) -> pd.DataFrame:
+    """Return one row a trial, indexed by number: state, value, how and when it ended, and `params.*`."""
+    trials = opened.optuna_study().get_trials(deepcopy=False)
+    rows = [_trial_row(trial) for trial in trials]
+    params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
+    columns = ["number", "state", "value", *ATTRS, "started", "ended", *params]
+    return pd.DataFrame(rows, columns=columns).set_index("number")
+
+
+def _trial_row(trial: FrozenTrial) -> dict[str, object]:
+    return {
+        "number": trial.number,
+        "state": STATES[trial.state],
+        "value": trial.value,
+        **{name: trial.user_attrs.get(name) for name in ATTRS},
+        "started": trial.datetime_start,
+        "ended": trial.datetime_complete,
+        **{f"params.{name}": value for name, value in trial.params.items()},
+    }
+
+
+def history_frame(opened: OpenStudy) -> pd.DataFrame:
+    """Return one row an interval that was reported: trial number, interval, validation accuracy."""
+    rows = [
+        (trial.number, interval, accuracy)
+        for trial in opened.optuna_study().get_trials(deepcopy=False)
+        for interval, accuracy in sorted(trial.intermediate_values.items())
+    ]
+    return pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
