@@ -70,7 +70,9 @@ class Study:
     """A search: what to train (`recipe`), on what (`dataset`), for how long, and how often to look.
 
     `epochs` is the most a trial trains. After every `interval` (a number of epochs, or `Steps`) a trial is evaluated,
-    reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line.
+    reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line. `figures` are
+    the study's own: by file name, functions of its `hpsearch.results.Results` that return a matplotlib figure, whose
+    docstring is the caption; `hpsearch report` adds them to the report.
     """
 
     recipe: Callable[[Space], Recipe]
@@ -82,6 +84,7 @@ class Study:
     sampler: str = "tpe"
     pruner: str = "median"
     seed: int = 0
+    figures: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("recipe", "dataset"):

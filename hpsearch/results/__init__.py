@@ -2,3 +2,7 @@
 
 Reads the database and the run folders; changes neither.
 """
+
+from hpsearch.results.study import Results, open_results
+
+__all__ = ["Results", "open_results"]

@@ -38,10 +38,22 @@ def _trial_row(trial: FrozenTrial) -> dict[str, object]:
 
 
 def history_frame(opened: OpenStudy) -> pd.DataFrame:
-    """Return one row an interval that was reported: trial number, interval, validation accuracy."""
+    """Return one row an interval that was reported: trial number, interval, validation accuracy (from the database).
+
+    What the trials' `history.csv` hold besides (epoch, step, losses, training accuracy, learning rate, seconds) is
+    joined to it, and missing where a file is gone.
+    """
+    trials = opened.optuna_study().get_trials(deepcopy=False)
     rows = [
         (trial.number, interval, accuracy)
-        for trial in opened.optuna_study().get_trials(deepcopy=False)
+        for trial in trials
         for interval, accuracy in sorted(trial.intermediate_values.items())
     ]
-    return pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
+    stored = pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
+    files = [
+        pd.read_csv(path).drop(columns="validation_accuracy").assign(number=trial.number)
+        for trial in trials
+        if trial.intermediate_values and (path := opened.folder / str(trial.number) / "history.csv").exists()
+    ]
+    rest = pd.concat(files) if files else pd.DataFrame(columns=["number", "interval"])
+    return stored.merge(rest, on=["number", "interval"], how="left")

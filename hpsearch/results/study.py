@@ -1,0 +1,85 @@
+"""One study's results in Python: the same frames, models and data that the reports are made of.
+
+    results = open_results("lenet")
+    results.trials.sort_values("value")
+    model = results.model(results.best)
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from hpsearch import checkpoint
+from hpsearch.datasets import Dataset
+from hpsearch.errors import CheckpointError, UsageError
+from hpsearch.executors.task import BEST
+from hpsearch.results.tables import history_frame, trials_frame
+from hpsearch.search.opening import OpenStudy, open_to_read
+from hpsearch.study import StudyFile, load_study
+
+
+class Results:
+    """A study in a storage together with its study file."""
+
+    def __init__(self, study_file: StudyFile, opened: OpenStudy) -> None:
+        self.study_file = study_file
+        self.opened = opened
+        self.study = study_file.study
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial (see `trials_frame`)."""
+        return trials_frame(self.opened)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an interval (see `history_frame`)."""
+        return history_frame(self.opened)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The study's data set, test split included."""
+        return self.study.load_data()
+
+    @property
+    def best(self) -> int:
+        """The number of the complete trial with the highest value, the earliest of equals.
+
+        Raises UsageError when no trial is complete.
+        """
+        complete = self.trials[self.trials["state"] == "complete"]
+        if complete.empty:
+            raise UsageError(f"study {self.opened.name} has no complete trial yet: hpsearch run --study ...")
+        return int(complete["value"].astype(float).idxmax())
+
+    def model(self, number: int) -> nn.Module:
+        """Return a trial's model with its best weights, on the CPU, in evaluation mode.
+
+        Raises UsageError if there is no such trial or its weights are gone or damaged.
+        """
+        path = self.opened.folder / str(number) / BEST
+        if number not in self.trials.index:
+            raise UsageError(f"study {self.opened.name} has no trial {number}")
+        try:
+            state = checkpoint.load(path)
+        except FileNotFoundError as error:
+            raise UsageError(f"trial {number} has no weights at {path} (--keep-best removes them)") from error
+        except CheckpointError as error:
+            raise UsageError(str(error)) from error
+        model = self.study.replay(state["params"]).model
+        model.load_state_dict(state["model"])
+        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def open_results(
+    study: str, *, name: str | None = None, storage: str = "sqlite:///hpsearch.db", runs: str | Path = "runs"
+) -> Results:
+    """Open the results of a study file (by name or path), stored as `name` (by default the file's).
+
+    Raises UsageError if there is no such file, storage, or study in it.
+    """
+    study_file = load_study(study)
+    return Results(study_file, open_to_read(storage, name or study_file.name, Path(runs)))
