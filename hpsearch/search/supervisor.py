@@ -287,7 +287,9 @@ class Supervisor:
 
         def decide() -> None:
             nonlocal verdict
-            verdict = "prune" if running.trial.should_prune() else "continue"
+            # Not `Trial.should_prune`: that looks at the reports made through the trial object only.
+            stored = self._storage.get_trial(running.trial_id)
+            verdict = "prune" if self._pruner.prune(running.trial.study, stored) else "continue"
 
         # While the database is away trials go on; the next report is judged again.
         if self._flush():
