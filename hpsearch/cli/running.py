@@ -13,7 +13,7 @@ from hpsearch.errors import UsageError
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
 from hpsearch.executors.task import BEST
 from hpsearch.progress import observer_for, short
-from hpsearch.search.opening import OpenStudy, open_for_run
+from hpsearch.search.opening import OpenStudy, finished_already, open_for_run
 from hpsearch.search.pruners import make_pruner
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.storage import check_url
@@ -53,10 +53,21 @@ def run_study(
     chosen_pruner = make_pruner(pruner or definition.pruner)
     grid = grid_points(definition.trace) if sampler.partition(":")[0] == "grid" else None
     device = check_device(device)
+    name = name or study_file.name
+    n_trials = n_trials or (len(grid) if grid else definition.n_trials)
+    finished = finished_already(storage, study_file, name=name, seed=seed, runs=runs, n_trials=n_trials)
+    if finished is not None and not fresh:
+        console.print(
+            f"hpsearch: nothing is left to do: study {name} has its {n_trials} finished trials; "
+            f"a larger --n-trials adds more",
+            soft_wrap=True,
+        )
+        print_best(finished)
+        return 0
     dataset = definition.load_data()
-    opened = open_for_run(storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs, fresh=fresh)
+    opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     limits = Limits(
-        n_trials=n_trials or (len(grid) if grid else definition.n_trials),
+        n_trials=n_trials,
         max_retries=max_retries,
         trial_timeout=trial_timeout,
         timeout=timeout,
@@ -73,7 +84,7 @@ def run_study(
     per_epoch = definition.interval if not isinstance(definition.interval, Steps) else None
     intervals = -(-definition.epochs // per_epoch) if per_epoch else 0
     with observer_for(console, opened.name, intervals) as observer:
-        if (best := best_trial(opened)) is not None:
+        if (best := opened.best_trial()) is not None:
             observer.best_so_far(best.value or 0.0, best.number)
         try:
             end = Supervisor(
@@ -102,20 +113,15 @@ def run_study(
         )
         return 130 if end == "interrupted" else 0
     if observer.finished_here == 0:
-        console.print(
-            f"hpsearch: nothing is left to do: the study has its {limits.n_trials} trials; "
-            f"a larger --n-trials adds more"
-            if grid is None
-            else "hpsearch: nothing is left to do",
-            soft_wrap=True,
-        )
-    print_best(opened, command)
+        spent = f"all {len(grid)} grid points have been tried" if grid else f"{n_trials} trials are finished"
+        console.print(f"hpsearch: nothing is left to do: {spent}", soft_wrap=True)
+    print_best(opened)
     return 0
 
 
-def print_best(opened: OpenStudy, command: str) -> None:
+def print_best(opened: OpenStudy) -> None:
     """Print the best trial, its params, where its weights are, and what to type next."""
-    best = best_trial(opened)
+    best = opened.best_trial()
     if best is None:
         print("No trial is complete yet.", flush=True)
         return
@@ -129,12 +135,6 @@ def print_best(opened: OpenStudy, command: str) -> None:
     print(f"Next        hpsearch status --study {opened.name}")
     print("            hpsearch dashboard")
     sys.stdout.flush()
-
-
-def best_trial(opened: OpenStudy) -> optuna.trial.FrozenTrial | None:
-    """Return the complete trial with the highest value, the earliest of equals, or None."""
-    complete = opened.optuna_study().get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
 
 def set_data_folder(data: Path | None) -> None:

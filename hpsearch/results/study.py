@@ -1,8 +1,8 @@
 """One study's results in Python: the same frames, models and data that the reports are made of.
 
-    results = open_results("lenet")
-    results.trials.sort_values("value")
-    model = results.model(results.best)
+results = open_results("lenet")
+results.trials.sort_values("value")
+model = results.model(results.best)
 """
 
 from functools import cached_property
@@ -50,10 +50,10 @@ class Results:
 
         Raises UsageError when no trial is complete.
         """
-        complete = self.trials[self.trials["state"] == "complete"]
-        if complete.empty:
-            raise UsageError(f"study {self.opened.name} has no complete trial yet: hpsearch run --study ...")
-        return int(complete["value"].astype(float).idxmax())
+        trial = self.opened.best_trial()
+        if trial is None:
+            raise UsageError(f"study {self.opened.name} has no complete trial yet: hpsearch run finishes some")
+        return trial.number
 
     def model(self, number: int) -> nn.Module:
         """Return a trial's model with its best weights, on the CPU, in evaluation mode.

@@ -12,12 +12,13 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.errors import UsageError
 from hpsearch.search.owner import Owner
-from hpsearch.search.storage import Storage, shown
+from hpsearch.search.storage import FINISHED, Storage, shown
 from hpsearch.space import describe
 from hpsearch.study import StudyFile
 
@@ -41,6 +42,11 @@ class OpenStudy:
         """Return a new Optuna study object, which has not cached any trials yet."""
         return optuna.load_study(study_name=self.name, storage=self._cached, sampler=sampler, pruner=pruner)
 
+    def best_trial(self) -> FrozenTrial | None:
+        """Return the complete trial with the highest value, the earliest of equals, or None if none is complete."""
+        complete = self.optuna_study().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
     @property
     def _cached(self) -> optuna.storages.BaseStorage:
         # One cache of finished trials for all Optuna study objects made of this one.
@@ -50,13 +56,13 @@ class OpenStudy:
         return cached
 
 
-def describe_study(study_file: StudyFile, data: Dataset, seed: int) -> dict[str, Any]:
+def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
     """Return, as short texts, what must not change between two runs of a study."""
     space = {
         name: f"{type(found.parameter).__name__.lower()} {found.parameter}"
         for name, found in describe(study_file.study.trace).items()
     }
-    return {"space": space, "data": fingerprint(data), "direction": "maximize", "seed": seed}
+    return {"space": space, "data": fingerprint(data) if data else {}, "direction": "maximize", "seed": seed}
 
 
 def open_for_run(
@@ -70,7 +76,7 @@ def open_for_run(
     storage = Storage(url, Owner.this_process())
     existing = {study.study_name: study for study in storage.get_all_studies()}
     if fresh:
-        name = next(candidate for candidate in _numbered(name) if candidate not in existing)
+        name = next(candidate for candidate in numbered(name) if candidate not in existing)
     if name not in existing:
         # Another supervisor may be faster.
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
@@ -86,11 +92,7 @@ def open_for_run(
     before = stored[FINGERPRINT]
     if seed is None:
         now["seed"] = before["seed"]
-    if changes := _differences(before, now):
-        raise UsageError(
-            f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
-            f"Undo the change, or start a new study with --fresh or --name NAME"
-        )
+    _refuse_changes(name, url, before, now)
     return OpenStudy(
         name=name,
         storage=storage,
@@ -99,6 +101,26 @@ def open_for_run(
         seed=before["seed"],
         folder=study_folder(runs, name, stored[STUDY_ID]),
     )
+
+
+def finished_already(
+    url: str, study_file: StudyFile, *, name: str, seed: int | None, runs: Path, n_trials: int
+) -> OpenStudy | None:
+    """Return the study if it exists and has its `n_trials` finished trials, found out without loading its data.
+
+    Raises UsageError as `open_for_run` does, but for the data set.
+    """
+    try:
+        opened = open_to_read(url, name, runs)
+    except UsageError:
+        return None
+    counts = opened.storage.counts(opened.study_id)
+    before = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT)
+    if before is None or sum(counts.get(state, 0) for state in FINISHED) < n_trials:
+        return None
+    now = describe_study(study_file, None, before["seed"] if seed is None else seed)
+    _refuse_changes(name, url, {**before, "data": {}}, now)
+    return opened
 
 
 def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
@@ -121,7 +143,7 @@ def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
 
 def study_folder(runs: Path, name: str, uid: str) -> Path:
     """Return the study's folder under `runs`, made if need be: `name`, unless another study's files are there."""
-    for candidate in _numbered(name):
+    for candidate in numbered(name):
         folder = runs / candidate
         if _marked(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,12 +167,21 @@ def _marked(folder: Path) -> str | None:
         return None
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
+    """Yield `name`, `name.2`, `name.3`, ..."""
     yield name
     number = 2
     while True:
         yield f"{name}.{number}"
         number += 1
+
+
+def _refuse_changes(name: str, url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    if changes := _differences(before, now):
+        raise UsageError(
+            f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
+            f"Undo the change, or start a new study with --fresh or --name NAME"
+        )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
