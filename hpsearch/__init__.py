@@ -7,19 +7,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, mnist
+    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, mnist, points
     from hpsearch.errors import HpsearchError, UsageError
-    from hpsearch.models import MLP, LeNet
-    from hpsearch.optim import MSE, SGD, Adagrad, Adam, AdamW, Cosine, CrossEntropy, OneCycle, RMSprop
+    from hpsearch.models import MLP, LeNet, Perceptron, gradient_norms
+    from hpsearch.optim import (
+        L1,
+        MSE,
+        SGD,
+        Adagrad,
+        Adam,
+        AdamW,
+        BinaryCrossEntropy,
+        Cosine,
+        CrossEntropy,
+        NormalizedGradient,
+        OneCycle,
+        PerceptronCriterion,
+        RMSprop,
+    )
     from hpsearch.space import Space
     from hpsearch.stopping import EarlyStopping
     from hpsearch.study import Recipe, Steps, Study
 
 _HOME = {
-    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "mnist"],
+    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "mnist", "points"],
     "hpsearch.errors": ["HpsearchError", "UsageError"],
-    "hpsearch.models": ["MLP", "LeNet"],
-    "hpsearch.optim": ["MSE", "SGD", "Adagrad", "Adam", "AdamW", "Cosine", "CrossEntropy", "OneCycle", "RMSprop"],
+    "hpsearch.models": ["MLP", "LeNet", "Perceptron", "gradient_norms"],
+    "hpsearch.optim": [
+        "L1",
+        "MSE",
+        "SGD",
+        "Adagrad",
+        "Adam",
+        "AdamW",
+        "BinaryCrossEntropy",
+        "Cosine",
+        "CrossEntropy",
+        "NormalizedGradient",
+        "OneCycle",
+        "PerceptronCriterion",
+        "RMSprop",
+    ],
     "hpsearch.space": ["Space"],
     "hpsearch.stopping": ["EarlyStopping"],
     "hpsearch.study": ["Recipe", "Steps", "Study"],
@@ -27,19 +55,24 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "L1",
     "MLP",
     "MSE",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
     "Cosine",
     "CrossEntropy",
     "Dataset",
     "EarlyStopping",
     "HpsearchError",
     "LeNet",
+    "NormalizedGradient",
     "OneCycle",
+    "Perceptron",
+    "PerceptronCriterion",
     "RMSprop",
     "Recipe",
     "Space",
@@ -49,7 +82,9 @@ __all__ = [
     "UsageError",
     "digits",
     "fashion_mnist",
+    "gradient_norms",
     "mnist",
+    "points",
 ]
 
 

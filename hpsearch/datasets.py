@@ -102,6 +102,22 @@ def digits(*, size: int = 28, seed: int = 0) -> Dataset:
     return Dataset(train=train, validation=validation, test=test, classes=tuple("0123456789"))
 
 
+def points(*, separable: bool = True) -> Dataset:
+    """The course's eight points in the plane, classes 0 (-) and 1 (+); all eight are training, validation and test.
+
+    A line parts them. With `separable=False` the origin changes its class: along the line y = x / 2 the signs then
+    go -, +, +, -, which no line can part.
+    """
+    positive = [(2.0, 1.0), (2.5, -1.0), (1.0, 0.5)]
+    negative = [(6.0, 0.5), (5.0, 0.0), (4.0, -1.0), (3.0, 1.5)]
+    (positive if separable else negative).append((0.0, 0.0))
+    inputs = torch.tensor(positive + negative)
+    targets = torch.tensor([1] * len(positive) + [0] * len(negative))
+    split = Split(inputs, targets)
+    note = "eight points, all of them for training, validation and test"
+    return Dataset(train=split, validation=split, test=split, classes=("-", "+"), note=note)
+
+
 def mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     """MNIST: 50,000 / 10,000 / 10,000 grey 28x28 images; `train_size` takes a stratified part of the 50,000.
 

@@ -7,6 +7,7 @@ an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +137,67 @@ class Adagrad:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormalizedGradient:
+    """Component-normalised gradient descent: each component of the gradient is divided by its own magnitude.
+
+    So every weight moves by `lr` in each step (less where its gradient is not far above `eps`), on plateaus as on
+    slopes. Watt, Borhani and Katsaggelos, *Machine Learning Refined*, 2nd ed. 2020, appendix A.3; known as signSGD,
+    Bernstein et al., arXiv 1802.04434.
+    """
+
+    lr: float = 1e-3
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check("NormalizedGradient", lr=self.lr, eps=self.eps)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        return _NormalizedGradient(parameters, {"lr": self.lr, "eps": self.eps})
+
+
+class _NormalizedGradient(torch.optim.Optimizer):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if (gradient := parameter.grad) is not None:
+                    # A component of exactly zero stays put, with eps = 0 too.
+                    size = gradient.abs().add_(group["eps"]).clamp_(min=torch.finfo(gradient.dtype).tiny)
+                    parameter.addcdiv_(gradient, size, value=-group["lr"])
+        return loss
+
+
+@dataclass(frozen=True)
+class L1:
+    """An optimiser with the L1 penalty, `strength` times the sum of all weights' magnitudes, added to the loss.
+
+    It adds strength x sign(w) to the gradient before each step, and so drives weights to zero that the data do not
+    need (Tibshirani, *Regression shrinkage and selection via the lasso*, 1996). The L2 penalty is an optimiser's own
+    `weight_decay`. As that, it acts on biases too, and the reported losses do not contain it.
+    """
+
+    optimizer: Optimizer
+    strength: float
+
+    def __post_init__(self) -> None:
+        _check("L1", strength=self.strength)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Build the torch optimiser."""
+        optimizer = self.optimizer(parameters)
+        optimizer.register_step_pre_hook(self._add)
+        return optimizer
+
+    def _add(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach().sign(), alpha=self.strength)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) of class numbers."""
 
@@ -150,14 +212,50 @@ class CrossEntropy:
 class MSE:
     """Mean squared error, averaged over batch and outputs.
 
-    Targets of class numbers (N,) are turned into one-hot rows where outputs are (N, classes).
+    Targets of class numbers (N,) are turned into one-hot rows where outputs are (N, classes), and into +1 (above 0)
+    or -1 where outputs are (N, 1).
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a scalar tensor."""
         if not targets.is_floating_point():
-            targets = functional.one_hot(targets, outputs.shape[-1])
+            classes = outputs.shape[-1]
+            targets = functional.one_hot(targets, classes) if classes > 1 else _signs(targets)
         return functional.mse_loss(outputs, targets.to(outputs.dtype).view_as(outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy:
+    """Cross-entropy of a sigmoid neuron, averaged over the batch: outputs f (N, 1) before the sigmoid, targets (N,).
+
+    A target above 0 is the positive class.
+    """
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar tensor."""
+        return functional.binary_cross_entropy_with_logits(outputs.flatten(), (targets > 0).to(outputs.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptronCriterion:
+    """The mean of max(0, -y f) over the batch: outputs f (N, 1), targets (N,) with y = +1 above 0 and -1 otherwise.
+
+    Its gradient is the perceptron rule: with step size 1 and batch size 1, gradient descent does W <- W + d x with
+    d = (y - sign(f)) / 2, where sign(0) = -1 because f = 0 counts as the negative class. At the kink, f = 0, the
+    subgradient is chosen accordingly. Rosenblatt 1958; the form is that of Bishop, *Pattern Recognition and Machine
+    Learning*, 2006, eq. 4.54.
+    """
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar tensor."""
+        outputs = outputs.flatten()
+        delta = (_signs(targets) - _signs(outputs.detach())) / 2
+        return -(delta * outputs).mean()
+
+
+def _signs(numbers: Tensor) -> Tensor:
+    """Return +1 for numbers above zero and -1 for the others."""
+    return (numbers > 0).float() * 2 - 1
 
 
 @dataclass(frozen=True, kw_only=True)

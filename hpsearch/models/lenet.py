@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hpsearch.errors import UsageError
 from hpsearch.models.activations import activation as activation_named
+from hpsearch.models.activations import pieces
 
 
 class LeNet(nn.Module):
@@ -33,20 +34,21 @@ class LeNet(nn.Module):
         if side < 1:
             raise UsageError(f"LeNet: images must be at least 12x12 pixels, got size={size}")
         self.shape = (channels, size, size)
+        linear_pieces = pieces(activation)
         self.features = nn.Sequential(
-            nn.Conv2d(channels, first, 5, padding=2),
+            nn.Conv2d(channels, first * linear_pieces, 5, padding=2),
             activation_named(activation),
             nn.MaxPool2d(2),
-            nn.Conv2d(first, second, 5),
+            nn.Conv2d(first, second * linear_pieces, 5),
             activation_named(activation),
             nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(second * side * side, third),
+            nn.Linear(second * side * side, third * linear_pieces),
             activation_named(activation),
             *([nn.Dropout(dropout)] if dropout else []),
-            nn.Linear(third, fourth),
+            nn.Linear(third, fourth * linear_pieces),
             activation_named(activation),
             *([nn.Dropout(dropout)] if dropout else []),
             nn.Linear(fourth, classes),

@@ -6,10 +6,16 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from hpsearch.models.activations import activation as activation_named
+from hpsearch.models.activations import pieces
+from hpsearch.models.initialisation import initialise
 
 
 class MLP(nn.Module):
-    """Inputs (N, ...) flattened to (N, inputs), through `hidden` layers, to outputs (N, classes)."""
+    """Inputs (N, ...) flattened to (N, inputs), through `hidden` layers, to outputs (N, classes).
+
+    With `classes=1` the output is one number, shape (N, 1), as a `Perceptron`'s. `initialisation` is a name that
+    `hpsearch.models.initialise` knows.
+    """
 
     def __init__(
         self,
@@ -19,14 +25,16 @@ class MLP(nn.Module):
         classes: int = 10,
         activation: str = "relu",
         dropout: float = 0.0,
+        initialisation: str = "default",
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
         for narrow, wide in pairwise((inputs, *hidden)):
-            layers += [nn.Linear(narrow, wide), activation_named(activation)]
+            layers += [nn.Linear(narrow, wide * pieces(activation)), activation_named(activation)]
             if dropout:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], classes))
+        initialise(self, initialisation)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return outputs, shape (N, classes)."""
