@@ -1,0 +1,5 @@
+"""`python -m hpsearch`."""
+
+from hpsearch.cli import main
+
+main()

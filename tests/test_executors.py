@@ -1,0 +1,293 @@
+"""One contract for every executor, and what only processes can do."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hpsearch import checkpoint
+from hpsearch.datasets import Dataset
+from hpsearch.executors import (
+    Died,
+    Ended,
+    Event,
+    Executor,
+    InlineExecutor,
+    LocalExecutor,
+    Outcome,
+    Reported,
+    Task,
+    Warned,
+)
+from hpsearch.study import StudyFile, load_study
+
+STUDIES = Path(__file__).parent / "studies"
+PARAMS = {"lr": 0.05, "optimizer": "sgd", "momentum": 0.9, "hidden": 16, "dropout": 0.3}
+Make = Callable[[str], Executor]
+
+
+@pytest.fixture(params=["inline", "local"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """A function that starts an executor on a study of tests/studies."""
+    made: list[Executor] = []
+
+    def start(name: str) -> Executor:
+        study_file = load_study(str(STUDIES / f"{name}.py"))
+        data = study_file.study.load_data()
+        executor = _local(study_file, data) if request.param == "local" else InlineExecutor(study_file.study, data)
+        made.append(executor)
+        return executor
+
+    yield start
+    for executor in made:
+        executor.close()
+
+
+def _local(study_file: StudyFile, data: Dataset) -> LocalExecutor:
+    return LocalExecutor(study_file, data, workers=1)
+
+
+@pytest.fixture
+def local() -> Iterator[Make]:
+    made = []
+
+    def start(name: str) -> Executor:
+        study_file = load_study(str(STUDIES / f"{name}.py"))
+        made.append(_local(study_file, study_file.study.load_data()))
+        return made[-1]
+
+    yield start
+    for executor in made:
+        executor.close()
+
+
+def task(folder: Path, params: dict[str, Any] | None = None, **changes: Any) -> Task:
+    return Task(number=3, params=params or PARAMS, seed=11, folder=folder, **({"identity": "a/3"} | changes))
+
+
+def drive(
+    executor: Executor, on_report: Callable[[Reported], str | None] = lambda event: "continue"
+) -> tuple[list[Event], Outcome | None]:
+    """Serve an executor until its task ends or dies; `on_report` returns the verdict, or None to say nothing."""
+    events: list[Event] = []
+    while True:
+        for event in executor.events(0.1):
+            events.append(event)
+            if isinstance(event, Ended):
+                return events, event.outcome
+            if isinstance(event, Died):
+                return events, None
+            if isinstance(event, Reported) and (verdict := on_report(event)):
+                executor.reply(event.number, verdict)  # type: ignore[arg-type]
+
+
+def reports(events: list[Event]) -> list[dict[str, Any]]:
+    rows = [event.report.as_dict() for event in events if isinstance(event, Reported)]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Outcome, dict[str, Any]]:
+    """Reports, outcome and best weights of the task, never interrupted."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    executor = _local(study_file, study_file.study.load_data())
+    executor.submit(task(folder))
+    events, outcome = drive(executor)
+    executor.close()
+    assert outcome is not None
+    return reports(events), outcome, checkpoint.load(folder / "best.pt")
+
+
+def assert_same_end(
+    undisturbed: tuple[list[dict[str, Any]], Outcome, dict[str, Any]],
+    rows: list[dict[str, Any]],
+    outcome: Outcome | None,
+    folder: Path,
+) -> None:
+    """The history, the outcome and the best weights are those of the undisturbed task, bit for bit."""
+    assert outcome is not None
+    assert rows == undisturbed[0]
+    assert (outcome.reason, outcome.best_value, outcome.best_interval) == (
+        undisturbed[1].reason,
+        undisturbed[1].best_value,
+        undisturbed[1].best_interval,
+    )
+    best = checkpoint.load(folder / "best.pt")
+    assert best["validation_accuracy"] == undisturbed[2]["validation_accuracy"]
+    for name, tensor in undisturbed[2]["model"].items():
+        assert torch.equal(best["model"][name], tensor), name
+    lines = (folder / "history.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows)
+
+
+def test_a_task_trains_to_its_end_and_leaves_its_files(make: Make, tmp_path: Path, undisturbed: Any) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    rows = reports(events)
+    assert_same_end(undisturbed, rows, outcome, tmp_path)
+    assert outcome is not None
+    assert outcome.best_value == max(row["validation_accuracy"] for row in rows)
+    assert outcome.parameters == 64 * 16 + 16 + 16 * 10 + 10
+    assert json.loads((tmp_path / "params.json").read_text())["params"] == PARAMS
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_pruned_task_keeps_what_was_reported(make: Make, tmp_path: Path, undisturbed: Any) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor, lambda event: "prune" if event.report.interval == 3 else "continue")
+    assert outcome is not None
+    assert (outcome.reason, outcome.intervals) == ("pruned", 3)
+    assert reports(events) == undisturbed[0][:3]
+    assert checkpoint.load(tmp_path / "best.pt")["interval"] == outcome.best_interval
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_a_stopped_task_goes_on_as_if_never_stopped(make: Make, tmp_path: Path, undisturbed: Any, after: int) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+
+    def stop(event: Reported) -> str:
+        if event.report.interval == after:
+            executor.stop()
+        return "continue"
+
+    events, outcome = drive(executor, stop)
+    assert outcome is not None
+    assert outcome.reason == "interrupted"
+    assert after <= len(reports(events)) <= after + 1
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+def test_an_ended_task_resubmitted_gives_the_same_outcome_without_training(make: Make, tmp_path: Path) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+    _, first = drive(executor)
+    best = (tmp_path / "best.pt").stat().st_mtime_ns
+    executor.submit(task(tmp_path))
+    _, second = drive(executor)
+    assert second == first
+    assert (tmp_path / "best.pt").stat().st_mtime_ns == best
+
+
+def test_files_of_another_trial_are_not_resumed(make: Make, tmp_path: Path, undisturbed: Any) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path, {**PARAMS, "hidden": 8}, identity="b/3"))
+    drive(executor, lambda event: "prune")
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+@pytest.mark.parametrize("damaged", [["last.pt"], ["last.pt", "last.previous.pt"], ["best.pt"]])
+def test_a_damaged_checkpoint_is_recognised_and_made_good(
+    make: Make, tmp_path: Path, undisturbed: Any, damaged: list[str]
+) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+
+    def stop(event: Reported) -> str:
+        if event.report.interval == 4:
+            executor.stop()
+        return "continue"
+
+    drive(executor, stop)
+    for name in damaged:
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        (tmp_path / name).write_bytes(content)
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert len(warnings) == len([name for name in damaged if name != "best.pt"])
+    assert all("damaged" in warning for warning in warnings)
+    assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+def test_an_exception_in_the_users_model_fails_the_trial_with_its_traceback(make: Make, tmp_path: Path) -> None:
+    executor = make("moody")
+    executor.submit(task(tmp_path, {"mood": "raises", "lr": 0.1}))
+    _, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.reason == "failed"
+    assert outcome.error is not None
+    assert "moody.py" in outcome.error
+    assert "the user's model is broken" in outcome.error
+    executor.submit(task(tmp_path / "next", {"mood": "fine", "lr": 0.1}))
+    assert drive(executor)[1].reason == "budget"  # type: ignore[union-attr]
+
+
+def test_divergence_ends_a_trial_with_what_it_had(make: Make, tmp_path: Path) -> None:
+    executor = make("moody")
+    executor.submit(task(tmp_path / "later", {"mood": "diverges", "lr": 0.1}))
+    events, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.reason == "diverged"
+    assert outcome.intervals == len(reports(events)) >= 1
+    assert outcome.error is not None
+    assert "diverged in interval" in outcome.error
+    executor.submit(task(tmp_path / "at once", {"mood": "diverges at once", "lr": 0.1}))
+    events, outcome = drive(executor)
+    assert outcome is not None
+    assert (outcome.reason, outcome.best_value, reports(events)) == ("failed", None, [])
+
+
+def test_params_that_do_not_fit_fail_the_trial(make: Make, tmp_path: Path) -> None:
+    executor = make("tiny")
+    executor.submit(task(tmp_path, {"lr": 0.1}))
+    _, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.reason == "failed"
+    assert "optimizer" in (outcome.error or "")
+
+
+def test_a_killed_worker_is_noticed_and_its_trial_goes_on(local: Make, tmp_path: Path, undisturbed: Any) -> None:
+    executor = local("tiny")
+    for after in (2, 4):
+        executor.submit(task(tmp_path))
+
+        def kill(event: Reported, after: int = after) -> str:
+            if event.report.interval == after:
+                executor.kill(event.number)
+            return "continue"
+
+        events, outcome = drive(executor, kill)
+        assert outcome is None
+        assert isinstance(events[-1], Died)
+        assert "SIGKILL" in events[-1].why
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+def test_an_aborting_model_takes_only_its_worker_down(local: Make, tmp_path: Path) -> None:
+    executor = local("moody")
+    executor.submit(task(tmp_path, {"mood": "dies", "lr": 0.1}))
+    events, outcome = drive(executor)
+    assert outcome is None
+    assert isinstance(events[-1], Died)
+    assert "SIGABRT" in events[-1].why
+    executor.submit(task(tmp_path / "next", {"mood": "fine", "lr": 0.1}))
+    assert drive(executor)[1].reason == "budget"  # type: ignore[union-attr]
+
+
+def test_a_study_file_changed_during_the_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.py"
+    path.write_text((STUDIES / "tiny.py").read_text())
+    study_file = load_study(str(path))
+    executor = _local(study_file, study_file.study.load_data())
+    path.write_text(path.read_text() + "# changed\n")
+    executor.submit(task(tmp_path / "3"))
+    _, outcome = drive(executor)
+    executor.close()
+    assert outcome is not None
+    assert outcome.reason == "failed"
+    assert "was changed during the run" in (outcome.error or "")
