@@ -8,6 +8,7 @@ suggests. This module knows neither torch nor Optuna.
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -333,19 +334,41 @@ class Described:
     conditions: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
+class _ProbeSpace(Space):
+    """Answers with the values assigned, and with each other parameter's first probing value."""
+
+    def __init__(self, assigned: Params) -> None:
+        super().__init__()
+        self._assigned = assigned
+
+    def _pick(self, parameter: Parameter) -> Any:
+        value = self._assigned.get(parameter.name)
+        return value if value in parameter.probes else parameter.probes[0]
+
+
 def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Described]:
     """Return the parameters a recipe can ask for, found by running it at up to `limit` probing points.
 
-    Every label of a choice is tried; numbers at their ends and grid points. A branch that opens only inside a
-    range (`if lr > 0.037`) may go unseen.
+    Every label of a choice is tried, and numbers at their ends and grid points: each alone, and all pairs of them. A
+    branch that opens only inside a range (`if lr > 0.037`) or for three values at once may go unseen.
     """
-    leaves: list[_WalkSpace] = []
-    for space in _walk(recipe, lambda parameter: parameter.probes):
-        leaves.append(space)
-        if len(leaves) == limit:
-            break
+    leaves: list[Space] = []
     found: dict[str, Described] = {}
-    for leaf in leaves:
+    queue: deque[Params] = deque([{}])
+    queued = {frozenset[tuple[str, Any]]()}
+    while queue and len(leaves) < limit:
+        assigned = queue.popleft()
+        leaf = _ProbeSpace(assigned)
+        recipe(leaf)
+        leaves.append(leaf)
+        for name, parameter in leaf.parameters.items():
+            if name in assigned or (len(assigned) > 1 and name in found):
+                continue
+            for value in parameter.probes[1:]:
+                key = frozenset({**assigned, name: value}.items())
+                if key not in queued:
+                    queued.add(key)
+                    queue.append({**assigned, name: value})
         for name, parameter in leaf.parameters.items():
             found.setdefault(name, Described(parameter))
     for name, described in found.items():
