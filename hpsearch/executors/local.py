@@ -66,18 +66,14 @@ class LocalExecutor:
                     worker.send("interrupt")
                     worker.told_to_stop = True
         events: list[Event] = []
-        waiting: list[Any] = [worker.connection for worker in self._workers]
-        waiting += [worker.process.sentinel for worker in self._workers]
-        ready = wait(waiting, timeout)
+        ready = wait([worker.connection for worker in self._workers], timeout)
         for index, worker in enumerate(self._workers):
             if worker.connection in ready:
                 events += worker.receive()
-            if worker.process.sentinel in ready:
-                events += worker.receive()
-                if worker.number is not None:
-                    events.append(Died(worker.number, _why(worker.process.exitcode)))
-                worker.connection.close()
-                self._workers[index] = self._start()
+                if worker.gone:
+                    if worker.number is not None:
+                        events.append(Died(worker.number, worker.why_gone()))
+                    self._workers[index] = self._start()
         return events
 
     def stop(self) -> None:
@@ -88,24 +84,23 @@ class LocalExecutor:
         """End a trial's process by force."""
         for worker in self._workers:
             if worker.number == number:
-                worker.process.kill()
+                worker.kill()
 
     def close(self) -> None:
         """End all processes at once."""
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
+            worker.kill()
             worker.connection.close()
-
-    def processes(self) -> list[int]:
-        """Return the workers' process ids."""
-        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
     def _start(self) -> "_Worker":
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_main, args=(theirs, *self._arguments), daemon=True)
-        process.start()
+        # A signal to the whole process group must not take down the server that workers are forked from.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         theirs.close()
         return _Worker(process, ours)
 
@@ -118,6 +113,7 @@ class _Worker:
         self.connection = connection
         self.number: int | None = None
         self.told_to_stop = False
+        self.gone = False
 
     def send(self, message: object) -> None:
         # A dead worker is noticed by its sentinel.
@@ -126,14 +122,30 @@ class _Worker:
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        with contextlib.suppress(EOFError, OSError):
+        try:
             while self.connection.poll():
                 event = self.connection.recv()
                 events.append(event)
                 if isinstance(event, Ended):
                     self.number = None
                     self.told_to_stop = False
+        except (EOFError, OSError):
+            self.gone = True
         return events
+
+    def why_gone(self) -> str:
+        # The exit code may come a moment after the connection's end.
+        wait([self.process.sentinel], 1.0)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"its worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"its worker ended with exit code {code}"
+
+    def kill(self) -> None:
+        # Not `Process.kill`, which takes the process for dead once the server it was forked from is.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
 
 
 def _context() -> Any:
@@ -143,13 +155,6 @@ def _context() -> Any:
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
     return context
-
-
-def _why(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"its worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"its worker ended with exit code {exitcode}"
 
 
 def _main(connection: Connection, path: Path, digest: str, data: Dataset | None, threads: int) -> None:
