@@ -100,8 +100,16 @@ def cli() -> None:
 @click.option("--name", help="The study's name in the storage.  [default: the study file's]")
 @storage_options
 @data_option
-@click.option("--sampler", metavar="NAME[:OPTION=VALUE,…]", help="tpe, random or grid.  [default: the study's]")
-@click.option("--pruner", metavar="NAME[:OPTION=VALUE,…]", help="median or none.  [default: the study's]")
+@click.option(
+    "--sampler",
+    metavar="NAME[:OPTION=VALUE,…]",
+    help="tpe, random, grid, sobol, gp, cmaes, nsga2 or manual (enqueued trials only).  [default: the study's]",
+)
+@click.option(
+    "--pruner",
+    metavar="NAME[:OPTION=VALUE,…]",
+    help="median, percentile, asha, hyperband, patient, threshold or none.  [default: the study's]",
+)
 @click.option("--workers", type=Count(0), help="Processes; 0 trains in this one.  [default: one per core, or GPU]")
 @click.option("--seed", type=Count(0), help="Same seed and one worker: the same study.  [default: the study's]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")

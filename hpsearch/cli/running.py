@@ -8,18 +8,17 @@ import optuna
 import torch
 from rich.console import Console
 
-from hpsearch.datasets import DATA_VARIABLE
+from hpsearch.datasets import DATA_VARIABLE, length
 from hpsearch.errors import UsageError
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
 from hpsearch.executors.task import BEST
 from hpsearch.progress import observer_for, short
 from hpsearch.search.opening import OpenStudy, finished_already, open_for_run
-from hpsearch.search.pruners import make_pruner
-from hpsearch.search.samplers import make_sampler
+from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
+from hpsearch.search.samplers import fixed_points, make_sampler
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import Limits, Supervisor
-from hpsearch.space import grid_points
-from hpsearch.study import Steps, load_study
+from hpsearch.study import load_study
 
 
 def run_study(
@@ -50,8 +49,9 @@ def run_study(
     definition = study_file.study
     sampler = sampler or definition.sampler
     make_sampler(sampler, 0)
-    chosen_pruner = make_pruner(pruner or definition.pruner)
-    grid = grid_points(definition.trace) if sampler.partition(":")[0] == "grid" else None
+    pruner = pruner or definition.pruner
+    make_pruner(pruner)
+    grid = fixed_points(sampler, definition)
     device = check_device(device)
     name = name or study_file.name
     n_trials = n_trials or (len(grid) if grid else definition.n_trials)
@@ -65,6 +65,8 @@ def run_study(
         print_best(finished)
         return 0
     dataset = definition.load_data()
+    intervals = most_intervals(definition, length(dataset.train))
+    chosen_pruner = make_pruner(pruner, intervals)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     limits = Limits(
         n_trials=n_trials,
@@ -81,11 +83,11 @@ def run_study(
         executor = InlineExecutor(definition, dataset)
     else:
         executor = LocalExecutor(study_file, dataset, workers=min(workers, limits.n_trials))
-    per_epoch = definition.interval if not isinstance(definition.interval, Steps) else None
-    intervals = -(-definition.epochs // per_epoch) if per_epoch else 0
     with observer_for(console, opened.name, intervals) as observer:
         if (best := opened.best_trial()) is not None:
             observer.best_so_far(best.value or 0.0, best.number)
+        if (plan := rung_plan(pruner, intervals)) is not None:
+            observer.message(plan)
         try:
             end = Supervisor(
                 opened,
@@ -93,7 +95,7 @@ def run_study(
                 executor,
                 observer,
                 limits,
-                sampler=make_sampler(sampler, opened.seed),
+                sampler=make_sampler(sampler, opened.seed, definition),
                 pruner=chosen_pruner,
                 grid=grid,
                 device=device,

@@ -1,29 +1,58 @@
-"""The form in which samplers and pruners are named on the command line: `name` or `name:option=value,...`."""
+"""The form in which samplers and pruners are named on the command line: `name` or `name:option=value,...`.
+
+What may be given is read off the signature of the function that a name stands for: its parameters after the first are
+the options, their annotations the values that are allowed.
+"""
 
 import difflib
 import inspect
 import json
+import types
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from hpsearch.errors import UsageError
 
-# Set by hpsearch itself.
-_RESERVED = {"self", "seed"}
+
+@dataclass(frozen=True)
+class Range:
+    """Allows the numbers from `low` to `high`."""
+
+    low: float
+    high: float = float("inf")
+
+    def __str__(self) -> str:
+        return f"of at least {self.low:g}" if self.high == float("inf") else f"from {self.low:g} to {self.high:g}"
+
+
+Whole = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+
+_TYPES: dict[type, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    str: (str, "a name"),
+    types.NoneType: (types.NoneType, "null"),
+}
 
 
 def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tuple[str, dict[str, Any]]:
-    """Return the name and the options in `text`. `known` gives for each name a callable with its options.
+    """Return the name and the options in `text`; `known` gives for each name a function with its options.
 
     Values are read as JSON where they can be (`5`, `0.1`, `true`, `null`), else as strings. Raises UsageError for an
-    unknown name or option, listing the valid ones.
+    unknown name or option, listing the valid ones, and for a value its annotation does not allow.
     """
     name, _, tail = text.partition(":")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
-    valid = [option for option in inspect.signature(known[name]).parameters if option not in _RESERVED]
+    hints = typing.get_type_hints(known[name], include_extras=True)
+    valid = [option for option in list(inspect.signature(known[name]).parameters)[1:] if not option.startswith("_")]
     options: dict[str, Any] = {}
     for item in filter(None, tail.split(",")):
         option, equals, value = item.partition("=")
@@ -32,8 +61,31 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
                 f"{kind} {name}: cannot use {item!r}; options are given as name=value, "
                 f"valid are {', '.join(valid) or 'none'}"
             )
-        try:
-            options[option] = json.loads(value)
-        except json.JSONDecodeError:
-            options[option] = value
+        options[option] = _check(f"{kind} {name}: {option}", _read(value), hints[option])
     return name, options
+
+
+def _read(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _check(what: str, value: Any, hint: Any) -> Any:
+    """Return `value` if the annotation `hint` allows it. Raises UsageError, saying what is allowed, if not."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) or _is_union(hint) else (hint,)
+    said = []
+    for one in allowed:
+        limits = next((item for item in getattr(one, "__metadata__", ()) if isinstance(item, Range)), None)
+        kind, name = _TYPES[typing.get_args(one)[0] if limits else one]
+        said.append(f"{name} {limits}" if limits else name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            continue
+        if limits is None or limits.low <= value <= limits.high:
+            return value
+    raise UsageError(f"{what} must be {' or '.join(said)}, got {value!r}")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Union

@@ -6,8 +6,9 @@ finished trials it can see.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,7 +16,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.search.options import parse
+from hpsearch.errors import UsageError
+from hpsearch.search.options import Positive, Range, Share, Whole, parse
+from hpsearch.search.space import distribution
+from hpsearch.space import Params, describe, grid_points
+from hpsearch.study import Study as Definition
 from hpsearch.training import derive_seed
 
 
@@ -68,31 +73,169 @@ def _seed32(*parts: object) -> int:
     return derive_seed(*parts) & 0xFFFFFFFF
 
 
-def _tpe(seed: int, **options: Any) -> BaseSampler:
-    # Optuna's defaults leave conditional parameters out of the joint model; `group` keeps them in.
-    options = {"multivariate": True, "group": True, "constant_liar": True} | options
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, **options)
+class _Sobol(optuna.samplers.QMCSampler):
+    """Trial n gets point n of one Sobol sequence, scrambled by `base_seed`.
+
+    Optuna counts the points in the study instead, which skips one whenever a trial is sampled again, and can jointly
+    sample only the parameters that the first trial happened to have; here `space` names them all.
+    """
+
+    def __init__(self, seed: int, base_seed: int, scramble: bool, space: Mapping[str, BaseDistribution] | None) -> None:
+        super().__init__(
+            scramble=scramble,
+            seed=base_seed,
+            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
+        self._space = None if space is None else {name: found for name, found in space.items() if not found.single()}
+        self._number = 0
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return super().infer_relative_search_space(study, trial) if self._space is None else self._space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._number = trial.number
+        return super().sample_relative(study, trial, search_space)
+
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self._number
 
 
 def _random(seed: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-# The grid's points are handed out with the trials (`Storage.claim`); nothing is left to sample.
-SAMPLERS: dict[str, tuple[Callable[..., BaseSampler], Any]] = {
-    "tpe": (_tpe, optuna.samplers.TPESampler),
-    "random": (_random, _random),
-    "grid": (_random, _random),
+def _sobol(
+    seed: int,
+    scramble: bool = True,
+    _base_seed: int = 0,
+    _space: Mapping[str, BaseDistribution] | None = None,
+) -> BaseSampler:
+    return _Sobol(seed, _base_seed, scramble, _space)
+
+
+def _tpe(
+    seed: int,
+    n_startup_trials: Whole = 10,
+    n_ei_candidates: Positive = 24,
+    # Optuna's defaults leave conditional parameters out of the joint model; `group` keeps them in.
+    multivariate: bool = True,
+    group: bool = True,
+    constant_liar: bool = True,
+) -> BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=n_startup_trials,
+        n_ei_candidates=n_ei_candidates,
+        multivariate=multivariate,
+        group=group and multivariate,
+        constant_liar=constant_liar,
+    )
+
+
+def _gp(seed: int, n_startup_trials: Positive = 10, deterministic_objective: bool = False) -> BaseSampler:
+    return optuna.samplers.GPSampler(
+        seed=seed,
+        n_startup_trials=n_startup_trials,
+        deterministic_objective=deterministic_objective,
+        warn_independent_sampling=False,
+    )
+
+
+def _cmaes(
+    seed: int,
+    n_startup_trials: Positive = 1,
+    popsize: Annotated[int, Range(2)] | None = None,
+    consider_pruned_trials: bool = False,
+    with_margin: bool = False,
+    use_separable_cma: bool = False,
+    lr_adapt: bool = False,
+) -> BaseSampler:
+    return optuna.samplers.CmaEsSampler(
+        seed=seed,
+        n_startup_trials=n_startup_trials,
+        popsize=popsize,
+        consider_pruned_trials=consider_pruned_trials,
+        with_margin=with_margin,
+        use_separable_cma=use_separable_cma,
+        lr_adapt=lr_adapt,
+        warn_independent_sampling=False,
+    )
+
+
+def _nsga2(
+    seed: int,
+    # With Optuna's 50, most studies here would end within the first generation, which is random.
+    population_size: Annotated[int, Range(2)] = 10,
+    mutation_prob: Share | None = None,
+    crossover_prob: Share = 0.9,
+    swapping_prob: Share = 0.5,
+) -> BaseSampler:
+    return optuna.samplers.NSGAIISampler(
+        seed=seed,
+        population_size=population_size,
+        mutation_prob=mutation_prob,
+        crossover_prob=crossover_prob,
+        swapping_prob=swapping_prob,
+    )
+
+
+def _grid(seed: int) -> BaseSampler:
+    # The points are handed out with the trials (`Storage.claim`); what an enqueued trial leaves open is drawn.
+    return _random(seed)
+
+
+def _manual(seed: int) -> BaseSampler:
+    # Only enqueued trials are run; what they leave open is drawn.
+    return _random(seed)
+
+
+# What a space's conditions do: tpe models each branch; sobol has a coordinate for every parameter; gp, cmaes (which
+# takes numbers only) and nsga2 search what all trials have in common and draw the rest at random.
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "grid": _grid,
+    "sobol": _sobol,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "nsga2": _nsga2,
+    "manual": _manual,
 }
 
 
-def make_sampler(text: str, seed: int) -> BaseSampler:
+def make_sampler(text: str, seed: int, study: Definition | None = None) -> BaseSampler:
     """Return the sampler that `text` names, such as `tpe` or `tpe:n_startup_trials=5`.
 
-    Raises UsageError for an unknown name or option, or an option's value that Optuna refuses.
+    `study` tells Sobol all the parameters there are. Raises UsageError for an unknown name or option, or an option's
+    value that is not allowed.
     """
-    name, options = parse("sampler", text, {name: signature for name, (_, signature) in SAMPLERS.items()})
-    factory, _ = SAMPLERS[name]
-    return PerTrialSampler(lambda trial_seed: factory(trial_seed, **options), seed)
+    name, options = parse("sampler", text, SAMPLERS)
+    if name == "sobol":
+        options["_base_seed"] = _seed32(seed)
+        if study is not None:
+            options["_space"] = {key: distribution(found.parameter) for key, found in describe(study.trace).items()}
+    make = partial(_quietly, SAMPLERS[name], options)
+    try:
+        make(0)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"sampler {text!r}: {error}") from error
+    return PerTrialSampler(make, seed)
+
+
+def fixed_points(text: str, study: Definition) -> list[Params] | None:
+    """Return the points that a sampler hands out, one to each new trial, or None where it draws them.
+
+    Those of `manual` are none: it runs what is enqueued. Raises UsageError for a grid over a float without `grid=`.
+    """
+    name, _ = parse("sampler", text, SAMPLERS)
+    return {"grid": lambda: grid_points(study.trace), "manual": list}.get(name, lambda: None)()
+
+
+def _quietly(factory: Callable[..., BaseSampler], options: dict[str, Any], seed: int) -> BaseSampler:
+    """Return `factory(seed, **options)` without Optuna's warnings that it is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return factory(seed, **options)

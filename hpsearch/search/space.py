@@ -1,8 +1,9 @@
-"""The live face of `Space`: an Optuna trial suggests."""
+"""The space as Optuna sees it: a live trial suggests, and each parameter is a distribution."""
 
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpsearch.space import Choice, Float, Parameter, Space
 
@@ -19,3 +20,12 @@ class TrialSpace(Space):
             return self._trial.suggest_categorical(parameter.name, list(parameter.options))
         suggest: Any = self._trial.suggest_float if isinstance(parameter, Float) else self._trial.suggest_int
         return suggest(parameter.name, parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """Return what Optuna stores for a parameter that `TrialSpace` suggests."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(list(parameter.options))
+    if isinstance(parameter, Float):
+        return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
