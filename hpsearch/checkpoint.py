@@ -23,17 +23,19 @@ DIGEST = "sha256"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part, even after a crash.
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
-    Raises DiskFull when there is no space; the old file is then untouched.
+    If `durable`, that holds through a power cut as well. Raises DiskFull when there is no space; the old file is then
+    untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -82,16 +84,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Return what `save` wrote, its tensors on `device`.
 
-    Raises CheckpointError if the file is damaged or truncated, FileNotFoundError if there is none.
+    Raises CheckpointError if the file is damaged or truncated, OSError if it cannot be read.
     """
+    content = path.read_bytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         expected = state.pop(DIGEST)
         found = digest(state)
-    except FileNotFoundError:
-        raise
     # What a damaged zip or pickle raises is not documented and varies with the byte that is wrong.
     except Exception as error:
         raise CheckpointError(f"{path} is damaged or truncated ({type(error).__name__})") from error

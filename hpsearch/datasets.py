@@ -4,6 +4,7 @@ A data set is any function without arguments that returns a `Dataset`. Digits co
 Fashion-MNIST are read by torchvision from the data folder (`--data` or `$HPSEARCH_DATA`) or downloaded to it.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -148,7 +149,7 @@ def fashion_mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     """
     root = data_folder()
     sample = root / "fashion-mnist-sample"
-    if sample.is_dir() and not (root / "FashionMNIST").is_dir():
+    if sample.is_dir() and not _has_files(root / "FashionMNIST"):
         dataset = _torchvision("FashionMNIST", sample, FASHION_CLASSES, 600, train_size, seed)
         sizes = f"{length(dataset.train):,} training, {length(dataset.validation):,} validation images"
         return replace(dataset, note=f"a sample of Fashion-MNIST ({sizes}), not the whole of it")
@@ -166,14 +167,15 @@ def _torchvision(
 ) -> Dataset:
     datasets = _import_torchvision_datasets()
     cls = getattr(datasets, name)
-    if not (root / name / "raw").is_dir():
+    if not _has_files(root / name):
         print(f"{name} is not in {root}: downloading", file=sys.stderr)
     try:
         parts = [cls(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
+        _remove_empty(root / name / "raw", root / name)
         raise UsageError(
-            f"{name} is neither in {root} nor can it be downloaded ({error}): pass --data FOLDER (or set "
-            f"{DATA_VARIABLE}) where FOLDER/{name}/raw holds its files, or run once with a network"
+            f"{name} is neither in {root} nor can it be downloaded ({' '.join(str(error).split())}): pass --data "
+            f"FOLDER (or set {DATA_VARIABLE}) where FOLDER/{name}/raw holds its files, or run once with a network"
         ) from error
     (images, targets), (test_images, test_targets) = [
         (part.data.unsqueeze(1).float() / 255, part.targets.long()) for part in parts
@@ -182,10 +184,24 @@ def _torchvision(
     if train_size is not None:
         if not len(classes) <= train_size <= len(train):
             raise UsageError(f"{name}: train_size must be from {len(classes)} to {len(train)}, got {train_size}")
-        if train_size < len(train):
+        # The part left over must hold every class too, or else it cannot be drawn by class.
+        if train_size <= len(train) - len(classes):
             _, train = _stratified(*train, train_size, seed)
+        else:
+            train = Split(train.inputs[:train_size], train.targets[:train_size])
     train, validation, test = _normalised(train, validation, Split(test_images, test_targets))
     return Dataset(train=train, validation=validation, test=test, classes=classes)
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("raw/*"))
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Remove what a failed download left behind, if it holds nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:

@@ -5,6 +5,7 @@ an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets
 `(optimizer, total_steps) -> torch.optim.lr_scheduler.LRScheduler`, stepped once per batch.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,14 @@ def _check(name: str, **numbers: float) -> None:
     for key, number in numbers.items():
         if not 0 <= number < float("inf") or (key == "lr" and number == 0):
             raise UsageError(f"{name}: {key} must be {'above' if key == 'lr' else 'at least'} 0, got {number}")
+
+
+def _check_shares(name: str, **shares: tuple[float, ...]) -> None:
+    """Raise UsageError for a number outside [0, 1)."""
+    for key, numbers in shares.items():
+        for number in numbers:
+            if not 0 <= number < 1:
+                raise UsageError(f"{name}: {key} must be in [0, 1), got {number}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         _check("Adam", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        _check_shares("Adam", betas=self.betas)
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
@@ -87,6 +97,7 @@ class AdamW:
 
     def __post_init__(self) -> None:
         _check("AdamW", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        _check_shares("AdamW", betas=self.betas)
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
@@ -106,7 +117,8 @@ class RMSprop:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("RMSprop", lr=self.lr, alpha=self.alpha, momentum=self.momentum, weight_decay=self.weight_decay)
+        _check("RMSprop", lr=self.lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
+        _check("RMSprop", weight_decay=self.weight_decay)
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
@@ -159,7 +171,8 @@ class NormalizedGradient:
 class _NormalizedGradient(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        loss = closure() if closure is not None else None
+        with torch.enable_grad():
+            loss = closure() if closure is not None else None
         for group in self.param_groups:
             for parameter in group["params"]:
                 if (gradient := parameter.grad) is not None:
@@ -202,6 +215,9 @@ class CrossEntropy:
     """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) of class numbers."""
 
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_shares("CrossEntropy", label_smoothing=(self.label_smoothing,))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a scalar tensor."""
@@ -298,11 +314,13 @@ class OneCycle:
         """Build the torch scheduler."""
         group = optimizer.param_groups[0]
         cycled = "betas" in group or group.get("momentum", 0) > 0
+        # torch divides by zero where the rise is exactly one of these steps.
+        rise = math.nextafter(self.rise, 0) if self.rise * (total_steps + 1) == 1 else self.rise
         return OneCycleLR(
             optimizer,
             max_lr=[g["lr"] for g in optimizer.param_groups],
             # One more than we step: the last call would otherwise fall off the end of the cycle.
             total_steps=total_steps + 1,
-            pct_start=self.rise,
+            pct_start=rise,
             cycle_momentum=cycled,
         )

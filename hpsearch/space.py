@@ -38,7 +38,7 @@ class Float:
         _check_range(self.name, self.low, self.high, self.log)
         if self.step is not None and (self.step <= 0 or self.log):
             raise UsageError(f"{self.name}: step must be positive and cannot go with log, got step={self.step}")
-        if isinstance(self.grid, int) and self.grid < 1:
+        if self.grid is not None and (self.grid < 1 if isinstance(self.grid, int) else not self.grid):
             raise UsageError(f"{self.name}: grid must be at least one point, got {self.grid}")
         for point in self.points or ():
             self.check(point)
@@ -55,7 +55,7 @@ class Float:
             inner = [self.low * (self.high / self.low) ** f for f in fractions[1:-1]]
         else:
             inner = [self.low + (self.high - self.low) * f for f in fractions[1:-1]]
-        return (self.low, *inner, self.high)
+        return tuple(dict.fromkeys((self.low, *inner, self.high)))
 
     @property
     def probes(self) -> tuple[float, ...]:
@@ -93,13 +93,15 @@ class Int:
         _check_range(self.name, self.low, self.high, self.log)
         if self.step < 1 or (self.log and self.step != 1):
             raise UsageError(f"{self.name}: step must be at least 1, and 1 with log, got step={self.step}")
-        for point in self.points:
-            self.check(point)
+        if not self.points:
+            raise UsageError(f"{self.name}: grid must be at least one point, got {self.grid}")
 
     @property
     def points(self) -> tuple[int, ...]:
         """The grid points."""
-        return tuple(range(self.low, self.high + 1, self.step)) if self.grid is None else tuple(self.grid)
+        if self.grid is None:
+            return tuple(range(self.low, self.high + 1, self.step))
+        return tuple(self.check(point) for point in self.grid)
 
     @property
     def probes(self) -> tuple[int, ...]:
@@ -158,6 +160,8 @@ Parameter = Float | Int | Choice
 def _check_range(name: str, low: float, high: float, log: bool) -> None:
     if not name or not isinstance(name, str):
         raise UsageError(f"a parameter's name must be a non-empty string, got {name!r}")
+    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in (low, high)):
+        raise UsageError(f"{name}: low and high must be numbers, got low={low!r}, high={high!r}")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise UsageError(f"{name}: low must not exceed high and both be finite, got low={low}, high={high}")
     if log and low <= 0:
@@ -208,7 +212,12 @@ class Space(ABC):
                         f"{name}: an option must be None, a bool, number or string, got {option!r}; "
                         f"for other values give a dict, {{label: value}}"
                     )
-            options = {option: option for option in options}
+            labels: Mapping[Any, T] = {option: option for option in options}
+            if len(labels) < len(options):
+                raise UsageError(
+                    f"{name}: two of the options {list(options)} are equal in Python; give them as strings"
+                )
+            options = labels
         parameter = Choice(name=name, options=dict(options))
         value: T = parameter.options[self._draw(parameter)]
         return value
@@ -290,7 +299,9 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
     while True:
         space = _WalkSpace(path, points)
         recipe(space)
-        del path[len(space.params) :]
+        if len(space.params) < len(path):
+            gone = path[len(space.params)].parameter.name
+            raise UsageError(f"the recipe is not pure: with equal params it asked for {gone} once, then not again")
         yield space
         while path and path[-1].index + 1 == len(path[-1].points):
             path.pop()
@@ -342,7 +353,7 @@ class _ProbeSpace(Space):
         self._assigned = assigned
 
     def _pick(self, parameter: Parameter) -> Any:
-        value = self._assigned.get(parameter.name)
+        value = self._assigned.get(parameter.name, parameter.probes[0])
         return value if value in parameter.probes else parameter.probes[0]
 
 
@@ -354,13 +365,18 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
     """
     leaves: list[Space] = []
     found: dict[str, Described] = {}
-    queue: deque[Params] = deque([{}])
+    depends: dict[str, set[str]] = {}
+    queue: deque[tuple[Params, str | None, Space | None]] = deque([({}, None, None)])
     queued = {frozenset[tuple[str, Any]]()}
     while queue and len(leaves) < limit:
-        assigned = queue.popleft()
+        assigned, changed, parent = queue.popleft()
         leaf = _ProbeSpace(assigned)
         recipe(leaf)
         leaves.append(leaf)
+        if changed is not None and parent is not None:
+            # The two differ in one assignment, so what only one of them asks for depends on it.
+            for name in leaf.params.keys() ^ parent.params.keys():
+                depends.setdefault(name, set()).add(changed)
         for name, parameter in leaf.parameters.items():
             if name in assigned or (len(assigned) > 1 and name in found):
                 continue
@@ -368,15 +384,16 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
                 key = frozenset({**assigned, name: value}.items())
                 if key not in queued:
                     queued.add(key)
-                    queue.append({**assigned, name: value})
+                    queue.append(({**assigned, name: value}, name, leaf))
         for name, parameter in leaf.parameters.items():
             found.setdefault(name, Described(parameter))
-    for name, described in found.items():
+    for name in found:
+        others = depends.get(name, set())
+        # What opens a branch may itself be in one.
+        for opener in list(others):
+            others |= depends.get(opener, set())
         having = [leaf for leaf in leaves if name in leaf.params]
-        for other in found:
-            if other == name or any(other not in leaf.params for leaf in having):
-                continue
-            seen = {leaf.params[other] for leaf in having}
-            if seen != {leaf.params[other] for leaf in leaves if other in leaf.params} and len(having) < len(leaves):
-                described.conditions[other] = tuple(sorted(seen, key=str))
+        for other in (parameter for parameter in found if parameter in others):
+            values = dict.fromkeys(leaf.params[other] for leaf in having if other in leaf.params)
+            found[name].conditions[other] = tuple(sorted(values, key=str))
     return found

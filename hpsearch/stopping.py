@@ -18,7 +18,8 @@ class EarlyStopping:
 
     `target`: stop once training *and* validation accuracy (0 to 1) reach it.
     `patience`: stop after this many intervals in a row without a relative improvement of the best validation
-    accuracy by more than `min_improvement` (0.01 is one per cent of the best so far).
+    accuracy by more than `min_improvement` (0.01 is one per cent). The best is the last accuracy that counted as an
+    improvement, so that small gains add up.
     """
 
     target: float | None = None

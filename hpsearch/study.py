@@ -6,10 +6,10 @@ This module runs the user's code; it knows neither Optuna nor how training works
 import ast
 import difflib
 import hashlib
-import importlib.util
 import os
 import sys
 import traceback
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,7 @@ class Steps:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"Steps: count must be at least 1, got {self.count}")
+        _check_count("Steps: count", self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,8 @@ class Study:
                 raise UsageError(f"Study: {name} must be a function, got {getattr(self, name)!r}")
         _check_count("Study: epochs", self.epochs)
         _check_count("Study: n_trials", self.n_trials)
+        if not isinstance(self.early_stopping, EarlyStopping):
+            raise UsageError(f"Study: early_stopping must be an EarlyStopping(...), got {self.early_stopping!r}")
         if not isinstance(self.interval, Steps):
             _check_count("Study: interval", self.interval)
 
@@ -173,16 +174,15 @@ def load_study(name_or_path: str) -> StudyFile:
     """
     path = find_study(name_or_path)
     content = path.read_bytes()
-    spec = importlib.util.spec_from_file_location(f"hpsearch_study_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    module = types.ModuleType(f"hpsearch_study_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
     if (folder := str(path.parent.resolve())) not in sys.path:
         sys.path.append(folder)
     try:
-        spec.loader.exec_module(module)
-    except (HpsearchError, Exception) as error:
+        # Not imported: a cached bytecode file could be of an older text than the digest.
+        exec(compile(content, str(path), "exec"), module.__dict__)
+    except Exception as error:
         raise StudyFileError(locate(error, path)) from error
     study = getattr(module, "study", None)
     if not isinstance(study, Study):

@@ -2,7 +2,7 @@
 
 `train(run)` is a generator: it trains one interval, evaluates, yields a report, and goes on. Closing it stops it.
 An interval is a pure function of (weights, optimiser and schedule state, seed, interval number): the batch order
-comes from a generator seeded by (seed, epoch), every other random draw from one seeded by (seed, interval). So a run
+comes from a generator seeded by (seed, epoch), every other draw from torch's, seeded by (seed, interval). So a run
 restored from `Run.state_dict` goes on bit for bit as the uninterrupted one (on one thread of a CPU).
 
 It knows nothing of trials, files, databases or early stopping.

@@ -135,7 +135,11 @@ class _Worker:
         self._save_resume_point(None)
         if report is self.best:
             self._save_best()
-        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history))
+        self._save_history()
+
+    def _save_history(self) -> None:
+        # The resume point holds it too, durably.
+        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history), durable=False)
 
     def _save_best(self) -> None:
         assert self.best is not None
@@ -175,7 +179,7 @@ class _Worker:
         self.stopper.load_state_dict(state["stopper"])
         self.best_weights = state["best_weights"]
         self._save_best()
-        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history))
+        self._save_history()
 
     def _stopped(self, verdict: str) -> Outcome:
         return self._end("pruned") if verdict == "prune" else self._outcome("interrupted")

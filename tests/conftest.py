@@ -1,0 +1,62 @@
+"""What several test modules need: one thread, a small data set and a study that trains in milliseconds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from hpsearch import MLP, SGD, Dataset, Recipe, Space, Split, Study, digits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Equal runs are promised bit for bit on one thread only."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits8() -> Dataset:
+    """The digits in their own 8x8 pixels."""
+    return digits(size=8)
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits8: Dataset) -> Dataset:
+    """The first 100 training and 60 validation digits: an epoch of four batches of 32, the last one short."""
+    assert isinstance(digits8.train, Split)
+    assert isinstance(digits8.validation, Split)
+    return Dataset(
+        train=Split(*(part[:100] for part in digits8.train)),
+        validation=Split(*(part[:60] for part in digits8.validation)),
+        test=None,
+        classes=digits8.classes,
+    )
+
+
+@pytest.fixture
+def tiny_study(few_digits: Dataset) -> Callable[..., Study]:
+    """Return a function that builds a study of a small MLP on a few digits, searched for `lr` only."""
+
+    def build(
+        *,
+        optimizer: Callable[..., Any] = SGD,
+        schedule: Any = None,
+        dropout: float = 0.0,
+        batch_size: int = 32,
+        **settings: Any,
+    ) -> Study:
+        def recipe(space: Space) -> Recipe:
+            return Recipe(
+                model=MLP(inputs=64, hidden=[8], dropout=dropout),
+                optimizer=optimizer(lr=space.float("lr", 1e-4, 1e9, log=True)),
+                schedule=schedule,
+                batch_size=batch_size,
+            )
+
+        return Study(**{"recipe": recipe, "dataset": lambda: few_digits, "epochs": 3, **settings})
+
+    return build

@@ -1,0 +1,600 @@
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from hpsearch import (
+    L1,
+    MLP,
+    MSE,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Cosine,
+    CrossEntropy,
+    Dataset,
+    LeNet,
+    NormalizedGradient,
+    OneCycle,
+    Perceptron,
+    PerceptronCriterion,
+    Recipe,
+    RMSprop,
+    Split,
+    Steps,
+    Study,
+    UsageError,
+    checkpoint,
+    digits,
+    points,
+)
+from hpsearch.training import EpochReport, Run, count_correct, derive_seed, evaluate, train
+
+SEED = 7
+PARAMS = {"lr": 0.05}
+BuildStudy = Callable[..., Study]
+
+
+def start(study: Study, data: Dataset, params: dict[str, Any] | None = None, seed: int = SEED) -> Run:
+    return Run(study, PARAMS if params is None else params, data, seed=seed)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def without_seconds(reports: Iterable[EpochReport]) -> list[EpochReport]:
+    return [replace(report, seconds=0.0) for report in reports]
+
+
+def order_of(epoch: int, examples: int, seed: int = SEED) -> Tensor:
+    """Return an epoch's order of examples, as documented."""
+    return torch.randperm(examples, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
+
+
+def bare_loop(
+    study: Study, data: Dataset, optimizer: Callable[[Any], torch.optim.Optimizer], epochs: int, steps: int = 10**9
+) -> nn.Module:
+    """Train as one would by hand, for some epochs or at most some steps; return the model."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(SEED, "weights"))
+        model = study.replay(PARAMS).model
+    live = optimizer(model.parameters())
+    inputs, targets = data.train  # type: ignore[misc]
+    done = 0
+    for epoch in range(epochs):
+        for batch in order_of(epoch, len(targets)).split(32):
+            if done == steps:
+                return model
+            loss = nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
+            live.zero_grad()
+            loss.backward()
+            live.step()
+            done += 1
+    return model
+
+
+class TestAgainstABareLoop:
+    @pytest.mark.parametrize(
+        ("optimizer", "reference"),
+        [
+            (SGD, lambda parameters: torch.optim.SGD(parameters, lr=0.05, fused=True)),
+            (Adam, lambda parameters: torch.optim.Adam(parameters, lr=0.05, fused=True)),
+            (RMSprop, lambda parameters: torch.optim.RMSprop(parameters, lr=0.05)),
+        ],
+    )
+    @pytest.mark.parametrize("interval", [1, 2, Steps(3)])
+    def test_equal_weights_bit_for_bit(
+        self, tiny_study: BuildStudy, few_digits: Dataset, optimizer: Any, reference: Any, interval: Any
+    ) -> None:
+        study = tiny_study(optimizer=optimizer, interval=interval)
+        run = start(study, few_digits)
+        initial = weights(run.model).clone()
+        list(train(run))
+        expected = weights(bare_loop(study, few_digits, reference, epochs=3))
+        assert torch.equal(weights(run.model), expected)
+        assert not torch.equal(initial, expected)
+
+    def test_dropout_draws_from_the_intervals_seed(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        study = tiny_study(dropout=0.3, interval=Steps(3))
+        run = start(study, few_digits)
+        list(train(run))
+        model = bare_loop(study, few_digits, SGD(lr=0.05), epochs=0)
+        live = SGD(lr=0.05)(model.parameters())
+        inputs, targets = few_digits.train  # type: ignore[misc]
+        batches = [batch for epoch in range(3) for batch in order_of(epoch, 100).split(32)]
+        with torch.random.fork_rng(devices=[]):
+            for step, batch in enumerate(batches):
+                if step % 3 == 0:
+                    torch.manual_seed(derive_seed(SEED, "interval", step // 3))
+                live.zero_grad()
+                nn.functional.cross_entropy(model(inputs[batch]), targets[batch]).backward()
+                live.step()
+        assert torch.equal(weights(run.model), weights(model))
+
+    def test_a_convolutional_network_agrees_up_to_rounding(self, few_digits: Dataset) -> None:
+        def recipe(space: Any) -> Recipe:
+            return Recipe(model=LeNet(size=12), optimizer=SGD(lr=space.float("lr", 0.01, 1.0)), batch_size=32)
+
+        data = replace(
+            few_digits,
+            **{
+                name: Split(nn.functional.pad(split.inputs, (2, 2, 2, 2)), split.targets)
+                for name, split in (("train", few_digits.train), ("validation", few_digits.validation))
+                if isinstance(split, Split)
+            },
+        )
+        study = Study(recipe=recipe, dataset=lambda: data, epochs=2)
+        run = start(study, data)
+        list(train(run))
+        reference = bare_loop(study, data, lambda parameters: torch.optim.SGD(parameters, lr=0.05), epochs=2)
+        torch.testing.assert_close(weights(run.model), weights(reference), rtol=1e-4, atol=1e-5)
+
+    def test_the_learning_rates_are_the_schedules(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        reports = list(train(start(tiny_study(schedule=Cosine()), few_digits)))
+        assert [report.learning_rate for report in reports] == pytest.approx(
+            [0.05 * (1 + math.cos(math.pi * done / 3)) / 2 for done in (1, 2, 3)], abs=1e-9
+        )
+
+    def test_reports_count_and_average(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        """With a step size too small to matter, training figures are those of the initial weights."""
+        study = tiny_study(epochs=2, interval=Steps(3))
+        run = start(study, few_digits, {"lr": 1e-4})
+        model = bare_loop(study, few_digits, lambda parameters: torch.optim.SGD(parameters, lr=1e-4), epochs=0)
+        inputs, targets = few_digits.train  # type: ignore[misc]
+        orders = [order_of(epoch, 100) for epoch in range(2)]
+        # Four batches an epoch: 32, 32, 32, 4.
+        seen = [orders[0][:96], torch.cat([orders[0][96:], orders[1][:64]]), orders[1][64:]]
+        reports = list(train(run))
+        assert [(report.interval, report.step, report.epoch) for report in reports] == [
+            (1, 3, 0.75),
+            (2, 6, 1.5),
+            (3, 8, 2.0),
+        ]
+        for report, indices in zip(reports, seen, strict=True):
+            outputs = model(inputs[indices])
+            loss = nn.functional.cross_entropy(outputs, targets[indices]).item()
+            assert report.train_loss == pytest.approx(loss, rel=1e-2)
+            correct = (outputs.argmax(1) == targets[indices]).sum().item()
+            assert report.train_accuracy == pytest.approx(correct / len(indices), abs=2.5 / len(indices))
+        assert [reports[-1].validation_loss, reports[-1].validation_accuracy] == list(
+            evaluate(run.model, CrossEntropy(), few_digits.validation)
+        )
+
+    def test_it_learns(self, digits8: Dataset, tiny_study: BuildStudy) -> None:
+        study = tiny_study(optimizer=Adam, epochs=5)
+        report = list(train(start(study, digits8, {"lr": 0.02})))[-1]
+        assert report.validation_accuracy > 0.8
+
+
+class TestPerceptronRule:
+    def run(self, separable: bool) -> Run:
+        study = Study(
+            recipe=lambda space: Recipe(
+                model=Perceptron(initialisation="zeros"),
+                optimizer=SGD(lr=1.0),
+                loss=PerceptronCriterion(),
+                batch_size=1,
+            ),
+            dataset=lambda: points(separable=separable),
+            epochs=60,
+        )
+        return start(study, study.load_data(), {})
+
+    @pytest.mark.parametrize("separable", [True, False])
+    def test_gradient_descent_is_rosenblatts_rule(self, separable: bool) -> None:
+        run = self.run(separable)
+        inputs, targets = (part.tolist() for part in points(separable=separable).train)  # type: ignore[union-attr]
+        w, bias = [0.0, 0.0], 0.0
+        accuracies = []
+        for epoch, report in enumerate(train(run)):
+            accuracies.append(report.validation_accuracy)
+            for index in order_of(epoch, 8).tolist():
+                (x, y), wanted = inputs[index], 1 if targets[index] else -1
+                said = 1 if w[0] * x + w[1] * y + bias > 0 else -1
+                delta = (wanted - said) / 2
+                w, bias = [w[0] + delta * x, w[1] + delta * y], bias + delta
+            # All numbers are multiples of a half, so both computations are exact.
+            assert weights(run.model).tolist() == [*w, bias]
+        assert (accuracies[-1] == 1.0) is separable
+
+
+class TestGradients:
+    """One step of plain descent at step size 1 on one batch is minus the gradient."""
+
+    @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), MSE()])
+    @pytest.mark.parametrize(
+        ("model", "size"),
+        [
+            (lambda: MLP(inputs=9, hidden=[4, 3], classes=3, activation="tanh"), 3),
+            (lambda: LeNet(width=0.1, size=12, classes=3, activation="tanh"), 12),
+        ],
+        ids=["MLP", "LeNet"],
+    )
+    def test_equal_central_differences(self, loss: Any, model: Callable[[], nn.Module], size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(6, 1, size, size, generator=generator, dtype=torch.float64)
+        split = Split(inputs, torch.tensor([0, 1, 2, 0, 1, 2]))
+        data = Dataset(train=split, validation=split, test=None, classes=("a", "b", "c"))
+        study = Study(
+            recipe=lambda space: Recipe(model=model().double(), optimizer=SGD(lr=1.0), loss=loss, batch_size=6),
+            dataset=lambda: data,
+            epochs=1,
+        )
+        run = start(study, data, {})
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        list(train(run))
+        gradients = [old - new.detach() for old, new in zip(before, run.model.parameters(), strict=True)]
+
+        probe = start(study, data, {}).model
+
+        def value() -> float:
+            with torch.no_grad():
+                return float(loss(probe(split.inputs), split.targets))
+
+        step = 1e-5
+        for parameter, gradient in zip(probe.parameters(), gradients, strict=True):
+            for index in torch.randperm(parameter.numel(), generator=generator)[:8].tolist():
+                place = tuple(int(i) for i in torch.unravel_index(torch.tensor(index), parameter.shape))
+                entry = parameter.detach()[place]
+                original = entry.item()
+                entry.fill_(original + step)
+                above = value()
+                entry.fill_(original - step)
+                below = value()
+                entry.fill_(original)
+                assert gradient[place].item() == pytest.approx((above - below) / (2 * step), abs=1e-8)
+
+
+OPTIMIZERS = {
+    "sgd": SGD,
+    "momentum": lambda lr: SGD(lr=lr, momentum=0.9, nesterov=True),
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": lambda lr: RMSprop(lr=lr, momentum=0.5),
+    "adagrad": Adagrad,
+    "normalized": NormalizedGradient,
+    "l1": lambda lr: L1(Adam(lr=lr), 0.01),
+}
+SCHEDULES = {"constant": None, "cosine": Cosine(), "warmup": Cosine(warmup=0.3), "one-cycle": OneCycle()}
+
+
+def assert_resumes(study: Study, data: Dataset, folder: Path) -> None:
+    """Interrupt a run after each interval and check that it ends as the uninterrupted one."""
+    run = start(study, data)
+    expected_reports = without_seconds(train(run))
+    expected = run.state_dict()
+    assert len(expected_reports) == run.intervals
+    for done in range(run.intervals + 1):
+        first = start(study, data)
+        training = train(first)
+        reports = list(islice(training, done))
+        checkpoint.save(folder / "last.pt", first.state_dict())
+        # What trained on after the save must not show.
+        next(training, None)
+        second = start(study, data)
+        second.load_state_dict(checkpoint.load(folder / "last.pt"))
+        reports += train(second)
+        assert without_seconds(reports) == expected_reports
+        assert checkpoint.digest(second.state_dict()) == checkpoint.digest(expected)
+
+
+class TestResume:
+    @pytest.mark.parametrize("dropout", [0.0, 0.3])
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_after_each_interval(
+        self,
+        optimizer: str,
+        schedule: str,
+        dropout: float,
+        tiny_study: BuildStudy,
+        few_digits: Dataset,
+        tmp_path: Path,
+    ) -> None:
+        study = tiny_study(optimizer=OPTIMIZERS[optimizer], schedule=SCHEDULES[schedule], dropout=dropout)
+        assert_resumes(study, few_digits, tmp_path)
+
+    @pytest.mark.parametrize("interval", [Steps(1), Steps(3), Steps(5), Steps(7), 2, 5])
+    def test_at_intervals_across_epochs(
+        self, interval: Any, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path
+    ) -> None:
+        study = tiny_study(optimizer=Adam, schedule=OneCycle(), dropout=0.3, interval=interval)
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_of_a_convolutional_network_with_batch_norm(self, few_digits: Dataset, tmp_path: Path) -> None:
+        def recipe(space: Any) -> Recipe:
+            model = nn.Sequential(
+                nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 10)
+            )
+            lr = space.float("lr", 0.01, 1.0)
+            return Recipe(model=model, optimizer=AdamW(lr=lr), schedule=Cosine(), batch_size=32)
+
+        study = Study(recipe=recipe, dataset=lambda: few_digits, epochs=3, interval=Steps(2))
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_of_lenet_on_digits(self, tmp_path: Path) -> None:
+        data = digits(size=12)
+        assert isinstance(data.train, Split)
+        data = replace(data, train=Split(*(part[:64] for part in data.train)))
+
+        def recipe(space: Any) -> Recipe:
+            lr = space.float("lr", 0.01, 1.0)
+            return Recipe(model=LeNet(size=12, dropout=0.3), optimizer=Adam(lr=lr), schedule=OneCycle())
+
+        assert_resumes(Study(recipe=recipe, dataset=lambda: data, epochs=3), data, tmp_path)
+
+    def test_of_a_torch_dataset(self, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
+        data = replace(few_digits, train=TensorDataset(*few_digits.train))  # type: ignore[misc]
+        assert_resumes(tiny_study(dropout=0.3), data, tmp_path)
+
+    def test_with_torchs_own_schedule(self, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
+        def schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+            return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total_steps // 4, total_steps // 2])
+
+        assert_resumes(tiny_study(schedule=schedule), few_digits, tmp_path)
+
+    def test_a_schedule_whose_state_cannot_be_kept_is_named(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        class Holder:
+            """A callable object, which torch's LambdaLR keeps the attributes of."""
+
+            def __init__(self) -> None:
+                self.factors = {1.0, 0.5}
+
+            def __call__(self, step: int) -> float:
+                return max(self.factors)
+
+        def schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, Holder())
+
+        run = start(tiny_study(schedule=schedule), few_digits)
+        with pytest.raises(UsageError, match="the schedule's state holds a set"):
+            run.state_dict()
+
+
+class TestDeterminism:
+    def test_same_seed_same_run(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        runs = [start(tiny_study(dropout=0.3), few_digits, seed=seed) for seed in (1, 1, 2)]
+        reports = [without_seconds(train(run)) for run in runs]
+        assert reports[0] == reports[1] != reports[2]
+        assert torch.equal(weights(runs[0].model), weights(runs[1].model))
+        assert not torch.equal(weights(runs[0].model), weights(runs[2].model))
+
+    def test_the_callers_random_numbers_neither_change_nor_matter(
+        self, tiny_study: BuildStudy, few_digits: Dataset
+    ) -> None:
+        study = tiny_study(dropout=0.3)
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        run = start(study, few_digits)
+        quiet = without_seconds(train(run))
+        stopped = train(start(study, few_digits), lambda: True)
+        assert list(stopped) == []
+        closed = train(start(study, few_digits))
+        next(closed)
+        closed.close()  # type: ignore[attr-defined]
+        assert torch.equal(torch.get_rng_state(), before)
+
+        noisy_run = start(study, few_digits)
+        noisy = []
+        for report in train(noisy_run):
+            noisy.append(report)
+            torch.rand(3)
+        assert without_seconds(noisy) == quiet
+        assert torch.equal(weights(noisy_run.model), weights(run.model))
+
+    def test_an_error_in_the_loop_restores_the_random_state(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        def stop() -> bool:
+            raise RuntimeError("from outside")
+
+        before = torch.get_rng_state()
+        with pytest.raises(RuntimeError, match="from outside"):
+            list(train(start(tiny_study(dropout=0.3), few_digits), stop))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_reports_between_do_not_change_the_weights(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        """Without dropout nothing random is left in an interval, so its length cannot matter."""
+        results = []
+        for interval in (1, 3, Steps(1), Steps(5)):
+            run = start(tiny_study(optimizer=Adam, interval=interval), few_digits)
+            list(train(run))
+            results.append(weights(run.model))
+        assert all(torch.equal(result, results[0]) for result in results)
+
+    @pytest.mark.parametrize("as_tensor", [True, False])
+    def test_a_torch_dataset_gives_what_a_split_gives(
+        self, tiny_study: BuildStudy, few_digits: Dataset, as_tensor: bool
+    ) -> None:
+        class Pairs(torch.utils.data.Dataset[Any]):
+            def __init__(self, split: Any) -> None:
+                self.split = split
+
+            def __len__(self) -> int:
+                return len(self.split)
+
+            def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+                target = self.split.targets[index]
+                return self.split.inputs[index], target if as_tensor else int(target)
+
+        study = tiny_study(optimizer=Adam, dropout=0.3, schedule=OneCycle())
+        lazy = replace(few_digits, train=Pairs(few_digits.train), validation=Pairs(few_digits.validation))
+        runs = [start(study, few_digits), start(study, lazy)]
+        reports = [without_seconds(train(run)) for run in runs]
+        assert reports[0] == reports[1]
+        assert torch.equal(weights(runs[0].model), weights(runs[1].model))
+
+    def test_a_derived_seed_depends_on_every_part(self) -> None:
+        seeds = {
+            derive_seed(seed, name, number)
+            for seed in range(10)
+            for name in ("order", "interval")
+            for number in range(50)
+        }
+        assert len(seeds) == 10 * 2 * 50
+        assert all(0 <= seed < 2**63 for seed in seeds)
+        assert derive_seed(1, 23) != derive_seed(12, 3)
+        # The value decides old resume points, so it must never change.
+        assert derive_seed(7, "order", 0) == 1966837976469494399
+
+
+class TestStopping:
+    @pytest.mark.parametrize("asked", [1, 2, 4, 6])
+    def test_ends_at_the_next_batch(self, asked: int, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        study = tiny_study()
+        answers = iter([False] * (asked - 1) + [True])
+        run = start(study, few_digits)
+        reports = list(train(run, lambda: next(answers)))
+        assert len(reports) == (asked - 1) // 4
+        assert next(answers, None) is None
+        reference = bare_loop(
+            study,
+            few_digits,
+            lambda parameters: torch.optim.SGD(parameters, lr=0.05, fused=True),
+            epochs=3,
+            steps=asked - 1,
+        )
+        assert torch.equal(weights(run.model), weights(reference))
+
+    def test_a_finished_run_has_nothing_left(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        run = start(tiny_study(), few_digits)
+        assert len(list(train(run))) == 3
+        assert (run.step, run.total_steps) == (12, 12)
+        assert list(train(run)) == []
+
+
+class TestEvaluate:
+    @pytest.mark.parametrize("loss", [CrossEntropy(), MSE()])
+    def test_equals_the_figures_of_the_whole_split_at_once(self, loss: Any, digits8: Dataset) -> None:
+        """On 1,077 examples, so three batches, the last one short."""
+        torch.manual_seed(0)
+        model = MLP(inputs=64, dropout=0.5)
+        found_loss, found_accuracy = evaluate(model, loss, digits8.train)
+        inputs, targets = digits8.train  # type: ignore[misc]
+        outputs = model.eval()(inputs)
+        assert found_loss == pytest.approx(loss(outputs, targets).item(), rel=1e-5)
+        correct = sum(
+            max(range(10), key=row.__getitem__) == target
+            for row, target in zip(outputs.tolist(), targets.tolist(), strict=True)
+        )
+        assert found_accuracy == correct / 1077
+
+    def test_changes_nothing(self, digits8: Dataset) -> None:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Dropout(0.5))
+        before = checkpoint.digest(model.state_dict())
+        random = torch.get_rng_state()
+        first = evaluate(model, CrossEntropy(), digits8.validation)
+        assert evaluate(model, CrossEntropy(), digits8.validation) == first
+        assert checkpoint.digest(model.state_dict()) == before
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert torch.equal(torch.get_rng_state(), random)
+
+    def test_training_goes_on_in_training_mode(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        """Otherwise dropout would act in the first interval only, and the same would come out without it."""
+        with_dropout, without = (
+            list(train(start(tiny_study(dropout=dropout, epochs=2), few_digits, {"lr": 1e-4})))[1].train_loss
+            for dropout in (0.9, 0.0)
+        )
+        assert with_dropout != pytest.approx(without, rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("outputs", "targets", "expected"),
+        [
+            ([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [1, 1, 1], 2),
+            ([[0.5], [-0.5], [2.0]], [1, 1, 1], 2),
+            ([0.5, -0.5, -2.0], [1, 0, 0], 3),
+            ([[0.5], [-0.5], [-1.0]], [1.0, -1.0, 1.0], 2),
+        ],
+    )
+    def test_counting_correct_answers(self, outputs: list[Any], targets: list[Any], expected: int) -> None:
+        assert count_correct(torch.tensor(outputs), torch.tensor(targets)).item() == expected
+
+
+class TestDivergence:
+    @pytest.mark.parametrize(
+        ("train_loss", "validation_loss", "diverged"),
+        [
+            (0.5, 0.6, False),
+            (-3.0, 0.0, False),
+            (math.nan, 0.5, True),
+            (0.5, math.nan, True),
+            (math.inf, 0.5, True),
+            (0.5, math.inf, True),
+            (-math.inf, 0.5, True),
+            (math.inf, -math.inf, True),
+        ],
+    )
+    def test_is_a_loss_that_is_not_finite(self, train_loss: float, validation_loss: float, diverged: bool) -> None:
+        report = EpochReport(
+            interval=1,
+            epoch=1.0,
+            step=1,
+            train_loss=train_loss,
+            train_accuracy=0.1,
+            validation_loss=validation_loss,
+            validation_accuracy=0.1,
+            learning_rate=0.1,
+            seconds=1.0,
+        )
+        assert report.diverged is diverged
+        assert report.as_dict() == asdict(report)
+
+    def test_of_a_real_run(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        def squares(space: Any) -> Recipe:
+            return Recipe(model=MLP(inputs=64), optimizer=SGD(lr=space.float("lr", 0.01, 1e9)), loss=MSE())
+
+        study = tiny_study(recipe=squares, epochs=10)
+        assert not any(report.diverged for report in train(start(study, few_digits, {"lr": 0.01})))
+        assert any(report.diverged for report in train(start(study, few_digits, {"lr": 1e9})))
+
+
+class TestRun:
+    def test_counts(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        run = start(tiny_study(epochs=5, interval=Steps(3)), few_digits)
+        assert (run.steps_per_epoch, run.total_steps, run.intervals, run.step) == (4, 20, 7, 0)
+        assert run.parameters == 8 * 65 + 10 * 9
+        assert run.learning_rate == 0.05
+
+    def test_a_batch_larger_than_the_data_is_all_of_it(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        run = start(tiny_study(batch_size=1000), few_digits)
+        assert [report.step for report in train(run)] == [1, 2, 3]
+
+    def test_the_recipes_epochs_come_before_the_studys(self, few_digits: Dataset) -> None:
+        def recipe(space: Any) -> Recipe:
+            epochs = space.int("epochs", 1, 9)
+            return Recipe(model=MLP(inputs=64, hidden=[]), optimizer=SGD(lr=0.1), epochs=epochs)
+
+        study = Study(recipe=recipe, dataset=lambda: few_digits, epochs=3)
+        assert len(list(train(start(study, few_digits, {"epochs": 5})))) == 5
+
+    def test_frozen_parameters_are_not_counted_nor_changed(self, few_digits: Dataset) -> None:
+        def recipe(space: Any) -> Recipe:
+            model = MLP(inputs=64, hidden=[8])
+            model.layers[1].requires_grad_(False)
+            return Recipe(model=model, optimizer=SGD(lr=0.1))
+
+        run = start(Study(recipe=recipe, dataset=lambda: few_digits, epochs=1), few_digits, {})
+        assert run.parameters == 10 * 9
+        frozen, free = run.model.layers[1].weight.clone(), run.model.layers[-1].weight.clone()  # type: ignore[index,union-attr]
+        list(train(run))
+        assert torch.equal(run.model.layers[1].weight, frozen)  # type: ignore[index,union-attr]
+        assert not torch.equal(run.model.layers[-1].weight, free)  # type: ignore[index,union-attr]
+
+    def test_params_that_do_not_fit(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        with pytest.raises(UsageError, match="the params lack lr"):
+            start(tiny_study(), few_digits, {})
+
+    def test_a_state_is_a_checkpoint(self, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
+        run = start(tiny_study(optimizer=Adam, schedule=OneCycle()), few_digits)
+        next(iter(train(run)))
+        checkpoint.save(tmp_path / "last.pt", run.state_dict())
+        loaded = checkpoint.load(tmp_path / "last.pt")
+        assert checkpoint.digest(loaded) == checkpoint.digest(run.state_dict())
+        assert loaded["interval"] == 1
