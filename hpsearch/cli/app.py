@@ -83,6 +83,15 @@ data_option = click.option(
 )
 
 
+def out_option(default: str) -> Callable[[F], F]:
+    """The option `--out`."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help=f"The folder to write to.  [default: {default}]",
+    )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="hpsearch")
 def cli() -> None:
@@ -164,6 +173,33 @@ def check(**options: Any) -> None:
     from hpsearch.cli.checking import check_study
 
     check_study(**options)
+
+
+@cli.command()
+@study_option("A study in studies/ by name, or a path to a study file.")
+@click.option(
+    "--strategies",
+    required=True,
+    metavar="S,S,…",
+    help="SAMPLER[:OPTION=VALUE,…][+PRUNER[:OPTION=VALUE,…]] each, such as random,tpe,gp+asha; no pruner means none.",
+)
+@click.option("--repeats", type=Count(), default=5, show_default=True, help="Seeds for each strategy.")
+@click.option("--epoch-budget", type=Count(), required=True, help="Epochs each strategy trains under each seed.")
+@click.option("--name", help="What the pairs' names begin with, NAME@STRATEGY#REPEAT.  [default: the study file's]")
+@storage_options
+@data_option
+@click.option("--workers", type=Count(), help="Processes, each with one pair and one thread.  [default: one per core]")
+@click.option("--seed", type=Count(0), help="The first repeat's seed; the next add one.  [default: the study's]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
+@out_option("reports/NAME")
+def compare(**options: Any) -> int:
+    """Train strategies side by side, epoch for epoch.
+
+    The same command again goes on where it stopped, or only writes the comparison again.
+    """
+    from hpsearch.cli.comparing import compare_strategies
+
+    return compare_strategies(**options)
 
 
 @cli.command()

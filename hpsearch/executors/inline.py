@@ -50,7 +50,9 @@ class InlineExecutor:
 
     def stop(self) -> None:
         """Have the trial stop at its next batch."""
-        self._control.word = "interrupt"
+        # A trial already told to end as pruned does.
+        if self._control.word == "continue":
+            self._control.word = "interrupt"
 
     def kill(self, number: int) -> None:
         """Do the gentlest thing possible in one's own process: stop at the next batch."""

@@ -74,9 +74,14 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run."""
+    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
+
+    `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
+    back into the queue.
+    """
 
     n_trials: int
+    intervals: int | None = None
     max_retries: int = 2
     trial_timeout: float | None = None
     timeout: float | None = None
@@ -135,6 +140,7 @@ class Supervisor:
         self._finished_here = 0
         self._failures_in_a_row = 0
         self._others = 0
+        self._intervals = 0
         self._recount = True
         self._housekept = self._asked = float("-inf")
         self._began = time.monotonic()
@@ -214,7 +220,16 @@ class Supervisor:
     def _free_slots(self) -> int:
         return self._executor.slots - sum(not running.ended for running in self._held.values())
 
+    def _used_up(self) -> bool:
+        return self._limits.intervals is not None and self._intervals >= self._limits.intervals
+
     def _start_one(self) -> None:
+        if self._limits.intervals is not None:
+            trials = self._opened.optuna_study().get_trials(deepcopy=False)
+            self._intervals = sum(len(trial.intermediate_values) for trial in trials)
+            if self._used_up():
+                self._spent, self._asked = True, time.monotonic()
+                return
         held = {running.trial_id for running in self._held.values()}
         trial_id = self._storage.claim(self._opened.study_id, self._limits.n_trials, held, self._grid)
         if trial_id is None:
@@ -268,6 +283,8 @@ class Supervisor:
             self._drop(running)
         elif isinstance(event, Reported):
             self._executor.reply(event.number, self._judge(running, event.report))
+            if self._used_up():
+                self._executor.stop()
         elif isinstance(event, Ended) and not (running.killed_because and event.outcome.reason == "interrupted"):
             self._end(running, event.outcome)
         else:
@@ -277,10 +294,11 @@ class Supervisor:
     def _judge(self, running: _Running, report: EpochReport) -> Verdict:
         """Store a report, unless it is of before an interruption, and decide whether its trial goes on."""
         self._observer.reported(running.task.number, report)
-        if report.interval < running.last_step:
+        if report.interval < running.last_step or (report.interval > running.last_step and self._used_up()):
             return "continue"
         if report.interval > running.last_step:
             running.last_step = report.interval
+            self._intervals += 1
             trial_id, step, value = running.trial_id, report.interval, report.validation_accuracy
             self._outbox.append(lambda: self._storage.set_trial_intermediate_value(trial_id, step, value))
         verdict: Verdict = "continue"

@@ -1,0 +1,258 @@
+"""`hpsearch compare`."""
+
+import shlex
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import optuna
+import pandas as pd
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.checkpoint import write_atomically
+from hpsearch.cli.running import check_device, default_workers, set_data_folder
+from hpsearch.datasets import Dataset, length
+from hpsearch.errors import HpsearchError
+from hpsearch.progress import last_line
+from hpsearch.results import compare, markdown
+from hpsearch.results.provenance import machine, output_folder, versions
+from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
+from hpsearch.search.opening import open_to_read
+from hpsearch.search.pairs import Watcher, make_job, train_pairs
+from hpsearch.search.storage import check_url
+from hpsearch.search.supervisor import End
+from hpsearch.study import StudyFile, load_study
+
+
+def compare_strategies(
+    *,
+    study: str,
+    strategies: str,
+    repeats: int,
+    epoch_budget: int,
+    name: str | None,
+    storage: str,
+    runs: Path,
+    data: Path | None,
+    workers: int | None,
+    seed: int | None,
+    device: str,
+    out: Path | None,
+) -> int:
+    """Train every strategy under every seed, write the comparison; return the exit code.
+
+    Raises HpsearchError; bad input is found before anything is created.
+    """
+    console = Console(stderr=True, highlight=False)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    set_data_folder(data)
+    check_url(storage, create=True)
+    study_file = load_study(study)
+    definition = study_file.study
+    first_seed = definition.seed if seed is None else seed
+    name = name or study_file.name
+    pairs = make_pairs(strategies, definition, name=name, repeats=repeats, seed=first_seed)
+    budget = budget_of(definition, epoch_budget)
+    device = check_device(device)
+    folder = output_folder(out or Path("reports") / name)
+    dataset = definition.load_data()
+    before = trained_already(pairs, storage, study_file, dataset, runs, budget)
+    command = shlex.join(
+        ["hpsearch", "compare", "--study", study, "--strategies", strategies]
+        + ["--repeats", str(repeats), "--epoch-budget", str(epoch_budget)]
+        + (["--name", name] if name != study_file.name else [])
+        + (["--seed", str(seed)] if seed is not None else [])
+    )
+    if dataset.note:
+        console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
+    left = [pair for pair in pairs if before[pair] < budget]
+    with _watcher(console, name, before, budget) as watcher:
+        workers = min(workers or default_workers("cpu"), max(len(left), 1))
+        job = make_job(study_file, dataset, storage=storage, runs=runs, budget=budget, device=device)
+        finished = train_pairs(left, job, watcher, workers=workers)
+    if not finished:
+        console.print(f"hpsearch: interrupted; everything is saved: {command}", soft_wrap=True)
+        return 130
+    if watcher.failures:
+        raise HpsearchError(f"{len(watcher.failures)} of {len(pairs)} pairs failed; first {watcher.failures[0]}")
+    if watcher.trained_here == 0:
+        console.print("hpsearch: nothing is left to train: every pair has its epochs", soft_wrap=True)
+    text = write_comparison(
+        folder,
+        study_file,
+        dataset,
+        pairs,
+        storage=storage,
+        runs=runs,
+        command=command,
+        epochs=epoch_budget,
+        device=device,
+    )
+    print(text, flush=True)
+    print(f"\nWritten     {folder}/compare.md, compare.csv, compare_repeats.csv, compare.png", flush=True)
+    return 0
+
+
+def write_comparison(
+    folder: Path,
+    study_file: StudyFile,
+    dataset: Dataset,
+    pairs: list[Pair],
+    *,
+    storage: str,
+    runs: Path,
+    command: str,
+    epochs: int,
+    device: str,
+) -> str:
+    """Write the comparison's files; return what a terminal should show of it."""
+    definition = study_file.study
+    opened = {pair: open_to_read(storage, pair.name, runs) for pair in pairs}
+    interval = definition.interval
+    assert isinstance(interval, int)
+    curve = compare.epochs_frame(opened, interval)
+    repeats = compare.repeats_frame(opened, curve, epochs)
+    table = compare.strategies_frame(repeats)
+    default = definition.sampler + (f"+{definition.pruner}" if definition.pruner != "none" else "")
+    said = compare.conclusion(repeats, table, budget=epochs, default=default, examples=length(dataset.validation))
+    shown = compare.shown_table(table)
+    title = f"{study_file.name}: {epochs:,} epochs for each strategy, {table['repeats'].max()} seeds"
+    figure = compare.plot_curves(curve, table, epochs, title)
+    figure.savefig(folder / "compare.png", dpi=100)
+    write_atomically(folder / "compare.csv", table.to_csv(index=False).encode())
+    write_atomically(folder / "compare_repeats.csv", repeats.to_csv(index=False).encode())
+    sizes = f"{length(dataset.train):,} training and {length(dataset.validation):,} validation examples"
+    page = f"""# {study_file.name}: strategies compared
+
+{said}
+
+{markdown.table(shown)}
+
+Figures are means over the {table["repeats"].max()} seeds, ± the standard deviation (rank: ± the standard error).
+*Rank* is among the strategies under the same seed, by best validation accuracy, ties averaged. *Area under curve* is
+the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median number of epochs until
+the best so far came within 0.5 % of the best of all ({curve["accuracy"].max():.4f}), and how many seeds got there.
+*Complete*, *pruned* and *failed* are trials; the one that was running when the epochs were used up is none of these.
+
+![Best validation accuracy so far against epochs trained, by strategy](compare.png)
+
+Bands are the mean ± one standard error over the seeds.
+
+| | |
+| --- | --- |
+| command | `{command}` |
+| data | {sizes}{"; " + dataset.note if dataset.note else ""} |
+| machine | {machine(device)} |
+| versions | {", ".join(f"{package} {version}" for package, version in versions().items())} |
+"""
+    write_atomically(folder / "compare.md", page.encode())
+    return f"{_plain(shown)}\n\n{said}"
+
+
+def _plain(frame: pd.DataFrame) -> str:
+    return frame.to_string(index=False)
+
+
+def _watcher(console: Console, name: str, before: dict[Pair, int], budget: int) -> "Lines":
+    return LiveSummary(console, name, before, budget) if console.is_terminal else Lines(console, name, before, budget)
+
+
+class Lines(Watcher):
+    """One line per finished pair, and the messages."""
+
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int) -> None:
+        self.console = console
+        self.name = name
+        self.budget = budget
+        self.pairs = len(before)
+        self.done = sum(intervals >= budget for intervals in before.values())
+        self.known = sum(before.values())
+        self.running: dict[Pair, int] = {}
+        self.best: dict[Pair, float] = {}
+        self.before = before
+        self.trained_here = 0
+        self.failures: list[str] = []
+        self.began = time.monotonic()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def pair_started(self, pair: Pair) -> None:
+        """Note a pair."""
+        self.running[pair] = self.before[pair]
+
+    def pair_reported(self, pair: Pair, accuracy: float) -> None:
+        """Note a pair's interval."""
+        self.running[pair] += 1
+        self.trained_here += 1
+        self.best[pair] = max(accuracy, self.best.get(pair, 0.0))
+
+    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
+        """Print a finished pair's line."""
+        self.running.pop(pair, None)
+        if end == "done":
+            self.done += 1
+            best = f"best {self.best[pair]:.4f}  " if pair in self.best else ""
+            early = "" if intervals >= self.budget else ", its grid is finished"
+            self.line(f"{pair.name}  {intervals} intervals{early}  {best}({self.done}/{self.pairs})")
+
+    def pair_failed(self, pair: Pair, error: str) -> None:
+        """Print a failed pair's line."""
+        self.running.pop(pair, None)
+        self.failures.append(f"{pair.name}: {error.strip()}")
+        self.line(f"{pair.name}  failed: {last_line(error)}")
+
+    def message(self, text: str) -> None:
+        """Print a message."""
+        self.console.print(Text(f"hpsearch: {text}"), soft_wrap=True, style="yellow")
+
+    def tick(self) -> None:
+        """Do nothing: lines need no refresh."""
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(Text(text), soft_wrap=True)
+
+
+class LiveSummary(Lines):
+    """The same lines, with the running pairs and a summary below them."""
+
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int) -> None:
+        super().__init__(console, name, before, budget)
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "LiveSummary":
+        self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def tick(self) -> None:
+        """Redraw."""
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True)
+        table.add_column(width=16)
+        table.add_column(no_wrap=True)
+        for pair, done in self.running.items():
+            best = f"{self.best[pair]:.4f}" if pair in self.best else ""
+            bar = ProgressBar(total=self.budget, completed=done)
+            table.add_row(Text(pair.name), bar, Text(f"{done:>4}/{self.budget} {best}"))
+        self.live.update(Group(table, Text(self.summary(), style="bold")), refresh=True)
+
+    def summary(self) -> str:
+        """Return pairs, intervals and time left in one line."""
+        total = self.pairs * self.budget
+        done = self.known + self.trained_here
+        text = f"{self.name}: {self.done}/{self.pairs} pairs, {done:,} of {total:,} intervals"
+        if self.trained_here:
+            seconds = (time.monotonic() - self.began) / self.trained_here * (total - done)
+            text += f", {timedelta(seconds=round(seconds))} left"
+        return text

@@ -1,0 +1,236 @@
+"""What a comparison of strategies came to: a table, best-so-far curves, and what the numbers allow to be said.
+
+All of it follows from two frames: `epochs_frame`, one row an epoch of training in the order they were trained, and
+`repeats_frame`, one row a strategy and repeat.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from optuna.trial import TrialState
+
+from hpsearch.results import markdown
+from hpsearch.results.figures import make_figure, style
+from hpsearch.search.comparison import WALL_SECONDS, Pair
+from hpsearch.search.opening import OpenStudy
+
+# "Within 0.5 % of the best": this share of it.
+NEAR = 0.995
+KEYS = ["strategy", "repeat"]
+
+
+def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
+    """Return one row an interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
+
+    A pair trains one trial at a time, and goes on with an interrupted one first: the order of the trials' numbers.
+    """
+    rows = [
+        (pair.strategy, pair.repeat, trial.number, interval, accuracy)
+        for pair, study in opened.items()
+        for trial in study.optuna_study().get_trials(deepcopy=False)
+        for interval, accuracy in sorted(trial.intermediate_values.items())
+    ]
+    frame = pd.DataFrame(rows, columns=[*KEYS, "trial", "interval", "accuracy"])
+    groups = frame.groupby(KEYS, sort=False)
+    frame.insert(2, "epochs", (groups.cumcount() + 1) * epochs_per_interval)
+    frame["best"] = groups["accuracy"].cummax()
+    return frame
+
+
+def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Return one row a strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
+
+    `area` is the mean over the budget's epochs of the best accuracy so far, `epochs_to_near` the epochs until the
+    best so far came within 0.5 % of the best of all (missing if never), `rank` the rank by best accuracy among the
+    strategies of the same repeat, ties averaged.
+    """
+    rows = []
+    for pair, study in opened.items():
+        counts = study.storage.counts(study.study_id)
+        rows.append(
+            {
+                "strategy": pair.strategy,
+                "repeat": pair.repeat,
+                "seed": pair.seed,
+                "study": pair.name,
+                "complete": counts.get(TrialState.COMPLETE, 0),
+                "pruned": counts.get(TrialState.PRUNED, 0),
+                "failed": counts.get(TrialState.FAIL, 0),
+                "wall_seconds": study.storage.get_study_user_attrs(study.study_id).get(WALL_SECONDS, float("nan")),
+            }
+        )
+    curves = best_so_far(epochs, budget)
+    near = epochs[epochs["best"] >= NEAR * epochs["accuracy"].max()]
+    measured = pd.DataFrame(
+        {
+            "epochs": epochs.groupby(KEYS)["epochs"].max(),
+            "best": epochs.groupby(KEYS)["accuracy"].max(),
+            "area": curves.mean(),
+            "epochs_to_near": near.groupby(KEYS)["epochs"].min(),
+        }
+    )
+    frame = pd.DataFrame(rows).merge(measured, left_on=KEYS, right_index=True, how="left")
+    frame["rank"] = frame.groupby("repeat")["best"].rank(ascending=False, method="average")
+    return frame
+
+
+def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Return the best accuracy after each epoch (rows) of each strategy and repeat (columns).
+
+    A grid that ends before the budget keeps its best from there on.
+    """
+    wide = epochs.pivot_table(index="epochs", columns=KEYS, values="best", sort=False)
+    step = int(wide.index.min())
+    return wide.reindex(range(step, budget + 1, step)).ffill()
+
+
+def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a strategy, the best mean first: means over the repeats, and their spread.
+
+    `_sd` is a sample standard deviation, `_se` a standard error of the mean (sd / √repeats).
+    """
+    groups = repeats.groupby("strategy", sort=False)
+    frame = groups.agg(
+        repeats=("repeat", "count"),
+        complete=("complete", "mean"),
+        pruned=("pruned", "mean"),
+        failed=("failed", "mean"),
+        epochs=("epochs", "mean"),
+        wall_seconds=("wall_seconds", "mean"),
+        best_mean=("best", "mean"),
+        best_sd=("best", "std"),
+        best_se=("best", "sem"),
+        area_mean=("area", "mean"),
+        area_sd=("area", "std"),
+        near_reached=("epochs_to_near", "count"),
+        near_median=("epochs_to_near", "median"),
+        rank_mean=("rank", "mean"),
+        rank_se=("rank", "sem"),
+    )
+    return frame.sort_values(["best_mean", "area_mean"], ascending=False, kind="stable").reset_index()
+
+
+def within_one_se(strategies: pd.DataFrame) -> list[str]:
+    """Return the strategies whose mean is at most one standard error of the best one's below it, the best first."""
+    best = strategies.iloc[0]
+    margin = 0.0 if best["best_se"] != best["best_se"] else best["best_se"]
+    near = strategies[strategies["best_mean"] >= best["best_mean"] - margin]
+    return list(near["strategy"])
+
+
+def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return for every other strategy the mean difference of its best accuracy to the reference's, paired by repeat."""
+    wide = repeats.pivot(index="repeat", columns="strategy", values="best")
+    differences = wide.drop(columns=reference).sub(wide[reference], axis=0)
+    return pd.DataFrame({"difference": differences.mean(), "se": differences.sem()})
+
+
+def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, default: str, examples: int) -> str:
+    """Return a paragraph on what the comparison shows, and what it does not, from its numbers alone.
+
+    `default` is the study's own strategy, `examples` the number of validation examples.
+    """
+    best, count = strategies.iloc[0], int(strategies["repeats"].max())
+    near, rest = within_one_se(strategies), list(strategies["strategy"])
+    rest = [name for name in rest if name not in near]
+    spread = markdown.mean_sd(best["best_mean"], best["best_sd"])
+    text = [
+        f"{len(strategies)} strategies trained {budget:,} epochs each under {count} seed{'s' * (count != 1)}.",
+        f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
+    ]
+    if count > 1:
+        others = ", ".join(near[1:])
+        text.append(
+            f"Within one standard error of it ({best['best_se']:.4f}) {'are ' + others if others else 'is no other'}"
+            + (f"; further below are {', '.join(rest)}." if rest else ".")
+        )
+        text.append(_default_sentence(default, near, rest))
+    else:
+        text.append("One seed says nothing about the spread: repeat it before choosing by these numbers.")
+    if "random" in list(strategies["strategy"]) and len(strategies) > 1 and count > 1:
+        paired = against(repeats, "random")
+        better = [str(name) for name, row in paired.iterrows() if row["difference"] > 2 * row["se"]]
+        text.append(
+            "Against random search, paired by seed: "
+            + ", ".join(f"{name} {row['difference']:+.4f} ± {row['se']:.4f}" for name, row in paired.iterrows())
+            + (
+                f" (standard errors); clearly better, by more than two of them, {_are(better)}."
+                if better
+                else " (standard errors); none is better by more than two of them, so here none pays for its effort."
+            )
+        )
+    text.append(
+        f"One of the {examples:,} validation examples is {1 / examples:.4f}. A search's best is the luckiest of many "
+        f"noisy accuracies, so all these are optimistic; the test set, through `hpsearch retrain`, is not."
+    )
+    return " ".join(text)
+
+
+def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
+    if default not in near + rest:
+        return f"The study's default, {default}, was not compared."
+    if default == near[0]:
+        return f"The study's default, {default}, is the best."
+    return f"The study's default, {default}, is {'among those' if default in near else 'not among those'}."
+
+
+def _are(names: list[str]) -> str:
+    return f"are {', '.join(names)}" if len(names) > 1 else f"is {names[0]}"
+
+
+def shown_table(strategies: pd.DataFrame) -> pd.DataFrame:
+    """Return the strategies' frame as texts, for a page."""
+    rows = []
+    for row in strategies.to_dict("records"):
+        reached, count = int(row["near_reached"]), int(row["repeats"])
+        speed = f"{row['near_median']:.0f} ({reached}/{count})" if reached else f"never (0/{count})"
+        rows.append(
+            {
+                "strategy": row["strategy"],
+                "rank": markdown.mean_sd(row["rank_mean"], row["rank_se"], 1),
+                "best validation accuracy": markdown.mean_sd(row["best_mean"], row["best_sd"]),
+                "area under curve": markdown.mean_sd(row["area_mean"], row["area_sd"]),
+                "epochs to 0.5 %": speed,
+                "complete": f"{row['complete']:.1f}",
+                "pruned": f"{row['pruned']:.1f}",
+                "failed": f"{row['failed']:.1f}",
+                "epochs": f"{row['epochs']:.0f}",
+                "wall s": f"{row['wall_seconds']:.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, title: str) -> Figure:
+    """Return best-so-far accuracy against epochs, mean ± standard error over the repeats: whole, and its upper end."""
+    figure, axes = make_figure(1, 2, height=4.4)
+    curves = best_so_far(epochs, budget)
+    for index, strategy in enumerate(strategies["strategy"]):
+        mean = curves[strategy].mean(axis=1)
+        error = curves[strategy].sem(axis=1).fillna(0.0)
+        for axis in axes[0]:
+            axis.plot(mean.index, mean, drawstyle="steps-post", label=strategy, linewidth=1.6, **style(index))
+            axis.fill_between(
+                mean.index,
+                mean - error,
+                mean + error,
+                step="post",
+                alpha=0.15,
+                color=style(index)["color"],
+                linewidth=0,
+            )
+    low = float(strategies["best_mean"].min())
+    high = float(epochs["accuracy"].max())
+    margin = max(high - low, 0.002)
+    axes[0, 0].set(title="All of it", ylim=(0, 1.02))
+    axes[0, 1].set(title="Enlarged: the last few per cent", ylim=(low - 1.5 * margin, high + 0.3 * margin))
+    for axis in axes[0]:
+        axis.set(
+            xlabel="Epochs trained, all trials together", ylabel="Best validation accuracy so far", xlim=(0, budget)
+        )
+        axis.grid(alpha=0.25)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,60 @@
+"""Where a result comes from: package versions and machine, without its name, and the folder it is written to."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+
+from hpsearch.errors import UsageError
+
+PACKAGES = ("hpsearch", "torch", "torchvision", "optuna", "numpy", "pandas", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(device: str = "cpu") -> str:
+    """Return processor, cores this process may use, memory, system and, for `device`, the GPU, in a line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [
+        f"{_processor()}, {cores} core{'s' * (cores != 1)}",
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        f"{platform.system()} {platform.machine()}",
+    ]
+    if torch.device(device).type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or sys.platform
+
+
+def output_folder(path: Path) -> Path:
+    """Return `path`, made if need be. Raises UsageError if nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {path} ({error.strerror}): choose another with --out") from error
+    return path

@@ -1,0 +1,211 @@
+"""Trains several pairs of a comparison at once, each in a process of its own with one thread.
+
+The first interrupt is passed on to the processes, which put their trials back into the queue; the second ends them.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import optuna
+import torch
+import torch.multiprocessing
+
+from hpsearch.datasets import Dataset, Split
+from hpsearch.errors import HpsearchError, StudyFileError
+from hpsearch.search.comparison import Pair, train_pair, trained
+from hpsearch.search.opening import open_for_run
+from hpsearch.search.supervisor import End
+from hpsearch.study import StudyFile, load_study
+
+TICK_SECONDS = 0.25
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all pairs have in common. `data` is None where the processes have to load it themselves."""
+
+    path: Path
+    digest: str
+    data: Dataset | None
+    storage: str
+    runs: Path
+    budget: int
+    device: str
+
+
+class Watcher(Protocol):
+    """Whoever watches a comparison. Every method returns at once."""
+
+    def pair_started(self, pair: Pair) -> None:
+        """A pair has a process."""
+
+    def pair_reported(self, pair: Pair, accuracy: float) -> None:
+        """A pair trained an interval more."""
+
+    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
+        """A pair ended in order, having trained so many intervals in all its runs."""
+
+    def pair_failed(self, pair: Pair, error: str) -> None:
+        """A pair ended with an error, or its process died."""
+
+    def message(self, text: str) -> None:
+        """Say something to the user."""
+
+    def tick(self) -> None:
+        """Time passed."""
+
+
+def make_job(study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, budget: int, device: str) -> Job:
+    """Return the job, its data moved to shared memory if they are tensors."""
+    data = data.without_test()
+    tensors = [tensor for split in (data.train, data.validation) if isinstance(split, Split) for tensor in split]
+    for tensor in tensors:
+        tensor.share_memory_()
+    return Job(
+        path=study_file.path,
+        digest=study_file.digest,
+        data=data if len(tensors) == 4 else None,
+        storage=storage,
+        runs=runs,
+        budget=budget,
+        device=device,
+    )
+
+
+def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher, *, workers: int) -> bool:
+    """Train the pairs, `workers` at a time, in their order; return False if it was interrupted.
+
+    A pair that fails does not stop the others.
+    """
+    waiting = list(pairs)
+    running: dict[Connection, _Process] = {}
+    with _interrupts(running) as interrupted:
+        try:
+            while running or (waiting and not interrupted()):
+                while waiting and len(running) < workers and not interrupted():
+                    process = _Process(waiting.pop(0), job)
+                    running[process.connection] = process
+                    watcher.pair_started(process.pair)
+                for connection in wait(list(running), TICK_SECONDS):
+                    assert isinstance(connection, Connection)
+                    if not running[connection].receive(watcher, expected=bool(interrupted())):
+                        del running[connection]
+                watcher.tick()
+        finally:
+            for process in running.values():
+                process.kill(signal.SIGKILL)
+        return not interrupted()
+
+
+@contextlib.contextmanager
+def _interrupts(running: "dict[Connection, _Process]") -> Iterator[Callable[[], int]]:
+    """Pass the first signal on to the processes, raise KeyboardInterrupt at the second; give their number."""
+    count = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise KeyboardInterrupt
+        for process in running.values():
+            process.kill(signal.SIGTERM)
+
+    previous = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield lambda: count
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Process:
+    """A pair's process, as its parent sees it."""
+
+    def __init__(self, pair: Pair, job: Job) -> None:
+        self.pair = pair
+        self.connection, theirs = _context().Pipe(duplex=False)
+        self._process = _context().Process(target=_main, args=(theirs, pair, job), daemon=True)
+        # Neither the server that processes are forked from nor a process still starting is to take our signals.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        theirs.close()
+        self._ended = False
+
+    def receive(self, watcher: Watcher, *, expected: bool) -> bool:
+        """Hand on one message; return False if the process is gone. `expected` says that it was told to go."""
+        try:
+            method, *arguments = self.connection.recv()
+        except (EOFError, OSError):
+            self.connection.close()
+            self._process.join(1.0)
+            if not self._ended and not expected:
+                watcher.pair_failed(self.pair, f"its process ended with exit code {self._process.exitcode}")
+            return False
+        self._ended = self._ended or method in ("pair_ended", "pair_failed")
+        getattr(watcher, method)(*([] if method == "message" else [self.pair]), *arguments)
+        return True
+
+    def kill(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+
+def _context() -> Any:
+    if sys.platform != "linux":
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
+    return context
+
+
+def _main(connection: Connection, pair: Pair, job: Job) -> None:
+    """Train one pair, in its own process."""
+    # Signals for the terminal's foreground processes go to the parent, which passes them on once.
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study_file = load_study(str(job.path))
+        if study_file.digest != job.digest:
+            raise StudyFileError(f"{job.path} was changed during the run; finish or stop the run before editing it")
+        data = job.data or study_file.study.load_data().without_test()
+        opened = open_for_run(job.storage, study_file, data, name=pair.name, seed=pair.seed, runs=job.runs)
+        end = train_pair(
+            pair,
+            opened,
+            study_file.study,
+            data,
+            job.budget,
+            device=job.device,
+            reported=lambda accuracy: _send(connection, "pair_reported", accuracy),
+            message=lambda text: _send(connection, "message", f"{pair.name}: {text}"),
+        )
+        _send(connection, "pair_ended", end, trained(opened))
+    except HpsearchError as error:
+        _send(connection, "pair_failed", str(error))
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        _send(connection, "pair_failed", traceback.format_exc())
+
+
+def _send(connection: Connection, *message: object) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        # The parent is gone: end in order.
+        signal.raise_signal(signal.SIGTERM)
