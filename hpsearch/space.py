@@ -263,6 +263,14 @@ def replay(recipe: RecipeFunction[T], params: Mapping[str, Any]) -> T:
     return result
 
 
+class _NotPure(UsageError):
+    """A recipe asked for different parameters with equal params."""
+
+
+class _NoGridPoints(UsageError):
+    """A float without `grid=` cannot be enumerated."""
+
+
 @dataclass
 class _Level:
     """One parameter on the path to a grid point, and which of its points comes next."""
@@ -286,7 +294,7 @@ class _WalkSpace(Space):
             self._path.append(_Level(parameter, self._points(parameter)))
         level = self._path[depth]
         if level.parameter.name != parameter.name:
-            raise UsageError(
+            raise _NotPure(
                 f"the recipe is not pure: with equal params it asked for {level.parameter.name}, "
                 f"then for {parameter.name}"
             )
@@ -298,10 +306,18 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
     path: list[_Level] = []
     while True:
         space = _WalkSpace(path, points)
-        recipe(space)
-        if len(space.params) < len(path):
+        failed = False
+        try:
+            recipe(space)
+        except (_NoGridPoints, _NotPure):
+            raise
+        except Exception:
+            # A point like the others: the trial that is given it will fail and say why.
+            failed = True
+        if len(space.params) < len(path) and not failed:
             gone = path[len(space.params)].parameter.name
-            raise UsageError(f"the recipe is not pure: with equal params it asked for {gone} once, then not again")
+            raise _NotPure(f"the recipe is not pure: with equal params it asked for {gone} once, then not again")
+        del path[len(space.params) :]
         yield space
         while path and path[-1].index + 1 == len(path[-1].points):
             path.pop()
@@ -317,7 +333,7 @@ def middle(recipe: RecipeFunction[Any]) -> Params:
 
 def _grid(parameter: Parameter) -> Sequence[Any]:
     if parameter.points is None:
-        raise UsageError(
+        raise _NoGridPoints(
             f"{parameter.name} has no grid points: give space.float({parameter.name!r}, ..., grid=4) "
             f"or grid=[values], or choose another sampler than grid"
         )
@@ -361,19 +377,28 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
     """Return the parameters a recipe can ask for, found by running it at up to `limit` probing points.
 
     Every label of a choice is tried, and numbers at their ends and grid points: each alone, and all pairs of them. A
-    branch that opens only inside a range (`if lr > 0.037`) or for three values at once may go unseen.
+    branch that opens only inside a range (`if lr > 0.037`) or for three values at once may go unseen. A recipe may
+    raise at some points; raises what it raises if it does so at all of them.
     """
     leaves: list[Space] = []
     found: dict[str, Described] = {}
     depends: dict[str, set[str]] = {}
     queue: deque[tuple[Params, str | None, Space | None]] = deque([({}, None, None)])
     queued = {frozenset[tuple[str, Any]]()}
-    while queue and len(leaves) < limit:
+    failure: Exception | None = None
+    tried = 0
+    while queue and tried < limit:
         assigned, changed, parent = queue.popleft()
         leaf = _ProbeSpace(assigned)
-        recipe(leaf)
-        leaves.append(leaf)
-        if changed is not None and parent is not None:
+        try:
+            recipe(leaf)
+        except Exception as error:
+            failure = failure or error
+            whole = False
+        else:
+            leaves.append(leaf)
+            whole = True
+        if whole and changed is not None and parent is not None:
             # The two differ in one assignment, so what only one of them asks for depends on it.
             for name in leaf.params.keys() ^ parent.params.keys():
                 depends.setdefault(name, set()).add(changed)
@@ -384,9 +409,12 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
                 key = frozenset({**assigned, name: value}.items())
                 if key not in queued:
                     queued.add(key)
-                    queue.append(({**assigned, name: value}, name, leaf))
+                    queue.append(({**assigned, name: value}, name, leaf if whole else None))
         for name, parameter in leaf.parameters.items():
             found.setdefault(name, Described(parameter))
+        tried += 1
+    if not leaves and failure is not None:
+        raise failure
     for name in found:
         others = depends.get(name, set())
         # What opens a branch may itself be in one.

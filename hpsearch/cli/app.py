@@ -135,6 +135,14 @@ def cli() -> None:
 @click.option(
     "--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies."
 )
+@click.option(
+    "--outage",
+    type=click.FloatRange(min=0),
+    default=90.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End the run when the database is away for longer.",
+)
 @click.option("--keep-best", type=Count(), metavar="K", help="Keep the weights of the K best trials only.")
 def run(**options: Any) -> int:
     """Run a study until N trials are finished.

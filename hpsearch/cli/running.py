@@ -39,6 +39,7 @@ def run_study(
     trial_timeout: float | None,
     max_retries: int,
     keep_best: int | None,
+    outage: float,
 ) -> int:
     """Run a study; return the exit code. Raises HpsearchError; bad input is found before anything is created."""
     console = Console(stderr=True, highlight=False)
@@ -74,6 +75,7 @@ def run_study(
         trial_timeout=trial_timeout,
         timeout=timeout,
         keep_best=keep_best,
+        outage=outage,
     )
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)

@@ -34,7 +34,6 @@ from hpsearch.training import EpochReport, derive_seed
 TICK_SECONDS = 0.1
 OTHERS_SECONDS = 2.0
 STOP_SECONDS = 3.0
-OUTAGE_SECONDS = 90.0
 FIRST_FAILURES = 5
 FAILURES_IN_A_ROW = 10
 
@@ -77,7 +76,7 @@ class Limits:
     """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
 
     `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
-    back into the queue.
+    back into the queue. `outage` is how many seconds the database may be away.
     """
 
     n_trials: int
@@ -86,6 +85,7 @@ class Limits:
     trial_timeout: float | None = None
     timeout: float | None = None
     keep_best: int | None = None
+    outage: float = 90.0
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Supervisor:
         self._device = device
         self._held: dict[int, _Running] = {}
         self._outbox: deque[Callable[[], None]] = deque()
-        self._database = _Patience(OUTAGE_SECONDS)
+        self._database = _Patience(limits.outage)
         self._interrupts = 0
         self._spent = False
         self._finished_here = 0
@@ -191,7 +191,7 @@ class Supervisor:
                 self._observer.message(f"the database does not answer ({said}); training goes on, trying again")
             if self._database.exhausted():
                 raise StorageUnavailable(
-                    f"the database did not answer for {OUTAGE_SECONDS:.0f} s ({said}); everything trained is kept: "
+                    f"the database did not answer for {self._limits.outage:g} s ({said}); everything trained is kept: "
                     f"run the same command again when it is back"
                 ) from error
             return False
