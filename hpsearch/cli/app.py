@@ -185,6 +185,22 @@ def check(**options: Any) -> None:
 
 @cli.command()
 @study_option("A study in studies/ by name, or a path to a study file.")
+@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@storage_options
+@data_option
+@out_option("reports/NAME")
+def report(**options: Any) -> int:
+    """Write what came of a study: tables, plots, a page.
+
+    summary.md, trials.csv (one row a trial), history.csv (one row an interval) and plots/.
+    """
+    from hpsearch.cli.reporting import report_study
+
+    return report_study(**options)
+
+
+@cli.command()
+@study_option("A study in studies/ by name, or a path to a study file.")
 @click.option(
     "--strategies",
     required=True,

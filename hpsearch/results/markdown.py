@@ -23,7 +23,7 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 

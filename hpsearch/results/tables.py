@@ -1,6 +1,11 @@
 """The studies in a storage as pandas frames: one row a study, one row a trial, one row an interval."""
 
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
 import pandas as pd
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.opening import OpenStudy
@@ -50,10 +55,32 @@ def history_frame(opened: OpenStudy) -> pd.DataFrame:
         for interval, accuracy in sorted(trial.intermediate_values.items())
     ]
     stored = pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
-    files = [
-        pd.read_csv(path).drop(columns="validation_accuracy").assign(number=trial.number)
-        for trial in trials
-        if trial.intermediate_values and (path := opened.folder / str(trial.number) / "history.csv").exists()
+    rest = _history_files({trial.number: opened.folder / str(trial.number) for trial in trials})
+    return stored.merge(
+        rest.drop(columns="validation_accuracy", errors="ignore"), on=["number", "interval"], how="left"
+    )
+
+
+def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:
+    """Return all that the trials' `history.csv` hold, with their numbers; parsed at once, as there may be thousands."""
+    lines: dict[str, list[str]] = {}
+    for number, folder in folders.items():
+        try:
+            header, *rows = (folder / "history.csv").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        lines.setdefault(header, []).extend(f"{number},{row}" for row in rows)
+    frames = [
+        pd.read_csv(io.StringIO("\n".join([f"number,{header}", *rows]))) for header, rows in lines.items() if rows
     ]
-    rest = pd.concat(files) if files else pd.DataFrame(columns=["number", "interval"])
-    return stored.merge(rest, on=["number", "interval"], how="left")
+    return (
+        pd.concat(frames)
+        if frames
+        else pd.DataFrame({"number": pd.Series(dtype=int), "interval": pd.Series(dtype=int)})
+    )
+
+
+def distributions(opened: OpenStudy) -> dict[str, BaseDistribution]:
+    """Return the distribution of every parameter that a trial of the study has, in the order of their appearance."""
+    trials = opened.optuna_study().get_trials(deepcopy=False)
+    return {name: found for trial in trials for name, found in trial.distributions.items()}

@@ -1,0 +1,27 @@
+"""`hpsearch report`."""
+
+import shlex
+from pathlib import Path
+
+import optuna
+from rich.console import Console
+
+from hpsearch.cli.running import set_data_folder
+from hpsearch.results.provenance import output_folder
+from hpsearch.results.report import write_report
+from hpsearch.results.study import open_results
+
+
+def report_study(*, study: str, name: str | None, storage: str, runs: Path, data: Path | None, out: Path | None) -> int:
+    """Write a study's report; return the exit code: 1 if one of the study's own figures failed."""
+    console = Console(stderr=True, highlight=False)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    set_data_folder(data)
+    results = open_results(study, name=name, storage=storage, runs=runs)
+    folder = output_folder(out or Path("reports") / results.opened.name)
+    command = shlex.join(["hpsearch", "report", "--study", study] + (["--name", name] if name else []))
+    failures = write_report(results, folder, command)
+    for failure in failures:
+        console.print(f"hpsearch: {failure}", style="yellow", soft_wrap=True, markup=False)
+    print(f"Written     {folder}/summary.md, trials.csv, history.csv, plots/", flush=True)
+    return 1 if failures else 0

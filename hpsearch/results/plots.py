@@ -1,0 +1,320 @@
+"""The plots of a study's report, each a function of the study's frames.
+
+Colours and sizes are those of `hpsearch.results.figures`. Complete trials are blue, pruned ones orange, the best black.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from hpsearch.results.figures import COLOURS, make_figure
+
+ACCURACY = "Validation accuracy"
+COLOUR = {
+    "complete": COLOURS[0],
+    "pruned": COLOURS[1],
+    "failed": COLOURS[6],
+    "running": COLOURS[2],
+    "waiting": COLOURS[2],
+}
+# More of them are a blot: of these many learning curves the best and a fair sample are drawn.
+MOST_CURVES = 400
+
+
+def plot_optimisation(trials: pd.DataFrame) -> Figure:
+    """Return each trial's best validation accuracy by its number, and the best of the complete ones so far."""
+    figure, ((axes,),) = make_figure()
+    best = trials["best_value"].astype(float)
+    size = _size(len(trials))
+    floor = _floor(best[trials["state"].isin(["complete", "pruned"])])
+    for state, marker in (("complete", "o"), ("pruned", "x")):
+        shown = best[(trials["state"] == state) & (best >= floor)]
+        line = {"linewidths": 1} if marker == "x" else {"linewidths": 0}
+        axes.scatter(shown.index, shown, s=size, marker=marker, color=COLOUR[state], alpha=0.75, label=state, **line)
+    below = best[best < floor]
+    if len(below):
+        label = f"below {floor:.2f} ({len(below)})"
+        axes.scatter(below.index, [floor] * len(below), s=size, marker="v", color="grey", label=label, clip_on=False)
+    complete = best[trials["state"] == "complete"]
+    if len(complete):
+        axes.step(
+            complete.index, complete.cummax(), where="post", color="black", linewidth=1.5, label="best complete so far"
+        )
+    axes.set(xlabel="Trial", ylabel=f"Best {ACCURACY.lower()}", ylim=(floor, None), xlim=(-0.5, len(trials) - 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.25)
+    _legend(figure, axes)
+    return figure
+
+
+def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int | None) -> Figure:
+    """Return validation accuracy by interval, a line a trial; a cross marks where a trial was pruned."""
+    figure, ((axes,),) = make_figure(height=4.2)
+    state = trials["state"]
+    numbers = _sample(trials)
+    shown = history[history["number"].isin(numbers)]
+    alpha = float(np.clip(15 / max(len(numbers), 1), 0.15, 0.7))
+    for name, rows in shown.groupby(shown["number"].map(state)):
+        lines = [group[["interval", "validation_accuracy"]].to_numpy() for _, group in rows.groupby("number")]
+        axes.add_collection(LineCollection(lines, colors=COLOUR[str(name)], alpha=alpha, linewidths=1.0))
+    ends = shown[shown["number"].map(state) == "pruned"].groupby("number").last()
+    axes.scatter(
+        ends["interval"],
+        ends["validation_accuracy"],
+        marker="x",
+        s=_size(len(ends)),
+        color=COLOUR["pruned"],
+        linewidths=1,
+    )
+    handles = [Line2D([], [], color=COLOUR["complete"], label="complete")]
+    handles.append(Line2D([], [], color=COLOUR["pruned"], marker="x", label="pruned"))
+    if best is not None:
+        line = history[history["number"] == best]
+        axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
+        handles.append(Line2D([], [], color="black", linewidth=2, label=f"best, trial {best}"))
+    axes.set(
+        xlabel="Interval",
+        ylabel=ACCURACY,
+        xlim=(1, max(2, int(history["interval"].max()))),
+        ylim=(0, 1.02),
+    )
+    if len(numbers) < len(trials):
+        axes.set_title(_sampled(len(numbers), len(trials)), fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.25)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def plot_importances(importances: Mapping[str, float]) -> Figure:
+    """Return the parameters' importances as bars, the most important one on top."""
+    figure, ((axes,),) = make_figure(height=0.9 + 0.35 * max(len(importances), 2))
+    names = list(importances)[::-1]
+    values = [importances[name] for name in names]
+    bars = axes.barh(names, values, color=COLOURS[0], height=0.65)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=4)
+    axes.set(xlabel="Importance (PED-ANOVA, share of 1)", xlim=(0, max(values) * 1.12))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
+    """Return parallel coordinates of the complete trials; below the axes runs what a trial has no value for."""
+    figure, ((axes,),) = make_figure(height=4.4)
+    every = trials[trials["state"] == "complete"]
+    complete = every.loc[list(_sample(every))].sort_values("value")
+    values = complete["value"].astype(float)
+    columns = [_positions(complete[f"params.{name}"], found) for name, found in space.items()]
+    points = np.column_stack([*columns, _scaled(values.to_numpy())])
+    lines = [np.column_stack([range(points.shape[1]), row]) for row in points]
+    alpha = float(np.clip(60 / max(len(lines), 1), 0.15, 0.8))
+    # Ranks, not values: a few bad trials would take most of the colours.
+    order = LineCollection(lines, array=np.linspace(0, 1, len(lines)), cmap="viridis_r", alpha=alpha, linewidths=1.2)
+    axes.add_collection(order)
+    if lines:
+        axes.plot(range(points.shape[1]), points[-1], color="black", linewidth=2.2)
+    axes.vlines(range(len(space) + 1), 0, 1, color="grey", linewidth=0.8)
+    for position, (name, found) in enumerate(space.items()):
+        for height, text in _ticks(found):
+            axes.text(position + 0.03, height, text, fontsize=8, va="center", bbox=_BEHIND)
+        axes.text(position, 1.06, name, ha="center", fontsize=9)
+    for height, value in ((0.0, values.min()), (1.0, values.max())):
+        axes.text(len(space) + 0.03, height, f"{value:.4f}", fontsize=8, va="center", bbox=_BEHIND)
+    axes.text(len(space), 1.06, "accuracy", ha="center", fontsize=9)
+    if (points == _ABSENT).any():
+        axes.text(-0.15, _ABSENT, "not used", fontsize=8, va="center", ha="right")
+    axes.set(xlim=(-0.2, len(space) + 0.35), ylim=(_ABSENT - 0.05, 1.1))
+    axes.axis("off")
+    bar = figure.colorbar(order, ax=axes, fraction=0.03, pad=0.01, ticks=[0, 1])
+    assert bar.solids is not None
+    bar.solids.set_alpha(1)
+    bar.ax.set_yticklabels(["worst", "best"])
+    if len(complete) < len(every):
+        figure.suptitle(_sampled(len(complete), len(every)), fontsize=9)
+    return figure
+
+
+def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
+    """Return the accuracy of the complete trials against each parameter; the later a trial, the darker."""
+    complete = trials[trials["state"] == "complete"]
+    columns = 3
+    rows = -(-len(space) // columns)
+    figure, grid = make_figure(rows, columns, height=2.6, sharey=True)
+    values = complete["value"].astype(float)
+    floor = _floor(values)
+    dots: Any = None
+    for axes, (name, found) in zip(grid.flat, space.items(), strict=False):
+        given = complete[f"params.{name}"].notna()
+        x = complete.loc[given, f"params.{name}"]
+        positions: Any = x
+        if isinstance(found, CategoricalDistribution):
+            labels = [str(choice) for choice in found.choices]
+            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
+            positions = np.array([labels.index(str(value)) for value in x]) + jitter
+            axes.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 8 else 0)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif getattr(found, "log", False):
+            axes.set_xscale("log")
+        dots = axes.scatter(
+            positions,
+            values[given].clip(lower=floor),
+            c=x.index,
+            cmap="viridis_r",
+            vmin=0,
+            vmax=max(len(trials) - 1, 1),
+            s=_size(len(complete)),
+            alpha=0.8,
+            linewidths=0,
+        )
+        axes.set(xlabel=name, ylim=(floor, None))
+        axes.grid(alpha=0.25)
+    for axes in grid.flat[len(space) :]:
+        axes.axis("off")
+    for axes in grid[:, 0]:
+        axes.set_ylabel(ACCURACY)
+    if (values < floor).any():
+        figure.suptitle(f"{(values < floor).sum()} trials below {floor:.2f} are drawn at the lower edge", fontsize=9)
+    figure.colorbar(dots, ax=grid, fraction=0.03, pad=0.01, label="Trial")
+    return figure
+
+
+def plot_timeline(trials: pd.DataFrame) -> Figure:
+    """Return when each trial was trained, a bar a trial, in as many rows as were trained at once."""
+    ended = trials[trials["ended"].notna() & trials["started"].notna()]
+    span = (ended["ended"].max() - ended["started"].min()).total_seconds()
+    unit, seconds = next(
+        (unit, size)
+        for unit, size in (("hours", 3600), ("minutes", 60), ("seconds", 1))
+        if span >= 3 * size or size == 1
+    )
+    began = ended["started"].min()
+    begin = (ended["started"] - began).dt.total_seconds() / seconds
+    finish = (ended["ended"] - began).dt.total_seconds() / seconds
+    lanes = _lanes(begin, finish)
+    figure, ((axes,),) = make_figure(height=float(np.clip(1.6 + 0.45 * (lanes.max() + 1), 2.4, 7)))
+    few = len(ended) <= 80
+    for state in ("complete", "pruned", "failed"):
+        rows = ended.index[ended["state"] == state]
+        corners = [
+            ((start, lane - 0.4), (end, lane - 0.4), (end, lane + 0.4), (start, lane + 0.4))
+            for start, end, lane in zip(begin[rows], finish[rows], lanes[rows], strict=True)
+        ]
+        if corners:
+            width = 0.8 if few else 0.0
+            axes.add_collection(
+                PolyCollection(corners, facecolors=COLOUR[state], edgecolors="white", linewidths=width, label=state)
+            )
+    for number in ended.index if few else ():
+        if finish[number] - begin[number] > 0.02 * span / seconds:
+            axes.text(
+                (begin[number] + finish[number]) / 2,
+                lanes[number],
+                str(number),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white",
+            )
+    axes.set(
+        xlabel=f"Time since the first trial started ({unit})", ylabel="Trials at once", xlim=(0, 1.02 * span / seconds)
+    )
+    axes.set_ylim(-0.6, lanes.max() + 0.6)
+    axes.set_yticks(range(lanes.max() + 1), range(1, lanes.max() + 2))
+    axes.grid(alpha=0.25, axis="x")
+    _legend(figure, axes)
+    return figure
+
+
+def _lanes(begin: pd.Series, finish: pd.Series) -> pd.Series:
+    """Return for each trial the first row of a timeline that is free when it begins."""
+    free: list[float] = []
+    lanes = {}
+    for number in begin.sort_values(kind="stable").index:
+        start = begin[number]
+        lane = next((lane for lane, until in enumerate(free) if until <= start), len(free))
+        free[lane : lane + 1] = [finish[number]]
+        lanes[number] = lane
+    return pd.Series(lanes).reindex(begin.index)
+
+
+_ABSENT = -0.14
+_BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+
+def _size(count: int) -> float:
+    """Return the area of a marker, in points squared, fit for `count` of them."""
+    return float(np.clip(4000 / max(count, 1), 6, 36))
+
+
+def _floor(values: pd.Series) -> float:
+    """Return the lower end of an axis that shows all values but a few far below the rest."""
+    if values.empty:
+        return 0.0
+    low, high = float(values.quantile(0.1)), float(values.max())
+    margin = max(high - low, 0.01) * 0.5
+    return (
+        max(0.0, float(np.floor((low - margin) * 50) / 50))
+        if values.min() < low - margin
+        else max(0.0, float(values.min()) - 0.1 * margin)
+    )
+
+
+def _sample(trials: pd.DataFrame) -> Sequence[int]:
+    """Return the numbers of the trials whose curves are drawn."""
+    if len(trials) <= MOST_CURVES:
+        return list(trials.index)
+    best = trials["best_value"].astype(float).nlargest(MOST_CURVES // 10).index
+    others = trials.index.difference(best)
+    return sorted([*best, *others[:: -(-len(others) // (MOST_CURVES - len(best)))]])
+
+
+def _sampled(shown: int, count: int) -> str:
+    return f"{shown:,} of {count:,} trials are shown: the best tenth, and the others at equal distances"
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Return values stretched to [0, 1]."""
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    return (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
+
+
+def _positions(values: pd.Series, found: BaseDistribution) -> np.ndarray:
+    """Return where on its axis, from 0 to 1, each value of a parameter lies; `_ABSENT` for none."""
+    if isinstance(found, CategoricalDistribution):
+        labels = [str(choice) for choice in found.choices]
+        scale = max(len(labels) - 1, 1)
+        # A choice may be None, but then its column holds no other absence that could be told from it.
+        return np.array([labels.index(str(value)) / scale if str(value) in labels else _ABSENT for value in values])
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
+    low, high = _range(found)
+    if getattr(found, "log", False):
+        numbers, low, high = np.log(numbers), np.log(low), np.log(high)
+    scaled = (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
+    return np.where(np.isnan(numbers), _ABSENT, scaled)
+
+
+def _ticks(found: BaseDistribution) -> list[tuple[float, str]]:
+    """Return the labels of a parameter's axis and their heights."""
+    if isinstance(found, CategoricalDistribution):
+        scale = max(len(found.choices) - 1, 1)
+        return [(index / scale, str(choice)) for index, choice in enumerate(found.choices)]
+    low, high = _range(found)
+    return [(0.0, f"{low:g}"), (1.0, f"{high:g}")]
+
+
+def _range(found: Any) -> tuple[float, float]:
+    return float(found.low), float(found.high)

@@ -1,0 +1,233 @@
+"""A study's report: summary.md, trials.csv, history.csv and the plots, the study's own figures first."""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hpsearch.checkpoint import write_atomically
+from hpsearch.errors import UsageError
+from hpsearch.results import markdown, plots
+from hpsearch.results.study import Results
+from hpsearch.results.tables import distributions
+from hpsearch.search.opening import FINGERPRINT
+from hpsearch.study import locate
+
+# Below this many complete trials importances are mostly noise.
+FEW_TRIALS = 30
+BEST = 10
+
+ENDINGS = {
+    "budget": "trained to the last epoch",
+    "patience": "stopped: no improvement any more",
+    "target": "stopped: target reached",
+    "pruned": "pruned: worse than others at the same point",
+    "diverged": "stopped: loss not finite any more",
+    "failed": "failed",
+    "unfinished": "unfinished",
+}
+
+
+def write_report(results: Results, folder: Path, command: str) -> list[str]:
+    """Write the report into `folder`; return a line for each of the study's own figures that could not be made.
+
+    Raises UsageError if the study has no trials.
+    """
+    trials, history = results.trials, results.history
+    if trials.empty:
+        raise UsageError(
+            f"study {results.opened.name} has no trials yet: hpsearch run --study {results.study_file.name}"
+        )
+    (folder / "plots").mkdir(exist_ok=True)
+    errors = trials["error"].map(lambda error: error.strip().splitlines()[-1] if isinstance(error, str) else None)
+    write_atomically(folder / "trials.csv", trials.assign(error=errors).to_csv().encode())
+    write_atomically(folder / "history.csv", history.to_csv(index=False).encode())
+    importances = importances_of(results)
+    figures, failures = _own_figures(results)
+    figures |= _plots(results, importances)
+    for name, (figure, _) in figures.items():
+        figure.savefig(folder / "plots" / f"{name}.png", dpi=100)
+    for old in (folder / "plots").glob("*.png"):
+        if old.stem not in figures:
+            old.unlink()
+    captions = {name: caption for name, (_, caption) in figures.items()}
+    write_atomically(folder / "summary.md", _page(results, importances, captions, command).encode())
+    return failures
+
+
+def importances_of(results: Results) -> dict[str, float]:
+    """Return the importances of the parameters that all complete trials have, by PED-ANOVA, the largest first.
+
+    Empty where they cannot be computed: fewer than two complete trials, or all of them equal.
+    """
+    try:
+        return optuna.importance.get_param_importances(results.opened.optuna_study())
+    # What Optuna raises for data it cannot use is not documented, and differs by what is wrong with them.
+    except Exception:
+        return {}
+
+
+def endings_frame(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a way for trials to end: trials, intervals trained, and their share of all."""
+    ending = trials["reason"].fillna("unfinished")
+    intervals = history.groupby("number").size().reindex(trials.index, fill_value=0)
+    frame = pd.DataFrame({"trials": ending.groupby(ending).size(), "intervals": intervals.groupby(ending).sum()})
+    frame = frame.reindex([reason for reason in ENDINGS if reason in frame.index])
+    frame["share"] = frame["intervals"] / max(int(frame["intervals"].sum()), 1)
+    return frame
+
+
+def best_frame(trials: pd.DataFrame, count: int = BEST) -> pd.DataFrame:
+    """Return the `count` best complete trials, the earliest of equals first."""
+    complete = trials[trials["state"] == "complete"]
+    return complete.sort_values("value", ascending=False, kind="stable").head(count)
+
+
+def _own_figures(results: Results) -> tuple[dict[str, tuple[Figure, str]], list[str]]:
+    found, failures = {}, []
+    for name, function in results.study.figures.items():
+        try:
+            found[name] = (_own_figure(results, name, function), inspect.getdoc(function) or "")
+        except Exception as error:
+            failures.append(f"figure {name}: {locate(error, results.study_file.path)}")
+    return found, failures
+
+
+def _own_figure(results: Results, name: str, function: Callable[[Results], Any]) -> Figure:
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(f"the key {name!r} becomes a file's name: use letters, digits, - and _")
+    figure = function(results)
+    if not isinstance(figure, Figure):
+        raise UsageError(f"it must return a matplotlib Figure, got {type(figure).__name__}")
+    return figure
+
+
+def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
+    trials, history = results.trials, results.history
+    space = distributions(results.opened)
+    found = {
+        "optimisation": (
+            plots.plot_optimisation(trials),
+            "Each trial's best validation accuracy in the order of their numbers; a pruned trial's is what it had "
+            "reached.",
+        )
+    }
+    if len(history):
+        best = None if (trials["state"] != "complete").all() else results.best
+        found["learning_curves"] = (
+            plots.plot_learning_curves(trials, history, best),
+            "Validation accuracy while training, a line a trial; a cross is where a trial was pruned.",
+        )
+    if importances:
+        found["importances"] = (
+            plots.plot_importances(importances),
+            "How much of the difference between good trials and the rest goes with each parameter (PED-ANOVA).",
+        )
+    if (trials["state"] == "complete").any() and space:
+        found["parallel"] = (
+            plots.plot_parallel(trials, space),
+            "Complete trials across the parameters, coloured by rank; the best is black. Where a condition leaves a "
+            "parameter out, the line runs below the axis.",
+        )
+        found["slices"] = (
+            plots.plot_slices(trials, space),
+            "Complete trials, parameter by parameter; the darker, the later.",
+        )
+    if trials["ended"].notna().any():
+        found["timeline"] = (
+            plots.plot_timeline(trials),
+            "When each trial was trained, from its start to its end, interruptions included.",
+        )
+    return found
+
+
+def _page(results: Results, importances: dict[str, float], captions: dict[str, str], command: str) -> str:
+    opened, trials = results.opened, results.trials
+    parts = [
+        f"# {opened.name}",
+        ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
+        _overview(results),
+        f"## Best trials\n\n{_best(trials)}",
+        f"## What mattered\n\n{_mattered(results, importances)}",
+        f"## How the training was spent\n\n{_spent(trials, results.history)}",
+        "## Plots",
+        *(f"![{name.replace('_', ' ')}](plots/{name}.png)\n\n{caption}" for name, caption in captions.items()),
+        f"Written by `{command}`. All trials are in [trials.csv](trials.csv), all intervals in "
+        f"[history.csv](history.csv).",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _overview(results: Results) -> str:
+    fingerprint = results.opened.storage.get_study_user_attrs(results.opened.study_id).get(FINGERPRINT, {})
+    data = fingerprint.get("data", {})
+    counts = results.trials["state"].value_counts()
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    rows = [
+        ("trials", states),
+        ("epochs", f"at most {results.study.epochs} a trial, evaluated every {results.study.interval}"),
+        ("early stopping", _rules(results)),
+        ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
+        ("seed", str(results.opened.seed)),
+        *((f"`{name}`", text) for name, text in fingerprint.get("space", {}).items()),
+    ]
+    return markdown.table(pd.DataFrame(rows, columns=["", " "]))
+
+
+def _rules(results: Results) -> str:
+    rules = results.study.early_stopping
+    parts = []
+    if rules.target is not None:
+        parts.append(f"at {rules.target:g} on training and validation data")
+    if rules.patience is not None:
+        parts.append(f"after {rules.patience} intervals without improvement by more than {rules.min_improvement:g}")
+    return ", or ".join(parts) or "none"
+
+
+def _best(trials: pd.DataFrame) -> str:
+    best = best_frame(trials)
+    if best.empty:
+        return "No trial is complete yet."
+    shown = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
+    shown["interval"] = best["best_interval"].astype(int).to_numpy()
+    shown["ended by"] = best["reason"].to_numpy()
+    shown["seconds"] = [f"{seconds:.1f}" for seconds in best["seconds"]]
+    for column in best.columns:
+        if column.startswith("params."):
+            shown[column.removeprefix("params.")] = [markdown.cell(value) for value in best[column]]
+    return markdown.table(shown)
+
+
+def _mattered(results: Results, importances: dict[str, float]) -> str:
+    complete = int((results.trials["state"] == "complete").sum())
+    if not importances:
+        return f"Importances cannot be computed from {complete} complete trial{'s' * (complete != 1)}."
+    frame = pd.DataFrame({"parameter": list(importances), "importance": [f"{x:.3f}" for x in importances.values()]})
+    text = markdown.table(frame)
+    if complete < FEW_TRIALS:
+        text += (
+            f"\n\n**Caution:** {complete} complete trials are few. Below about {FEW_TRIALS}, importances change much "
+            f"from one run to the next."
+        )
+    return text
+
+
+def _spent(trials: pd.DataFrame, history: pd.DataFrame) -> str:
+    frame = endings_frame(trials, history)
+    total = int(frame["intervals"].sum())
+    shown = pd.DataFrame(
+        {
+            "trials ended": [ENDINGS[str(reason)] for reason in frame.index],
+            "trials": frame["trials"].to_numpy(),
+            "intervals": frame["intervals"].to_numpy(),
+            "share": [f"{share:.0%}" for share in frame["share"]],
+        }
+    )
+    seconds = trials["seconds"].astype(float).sum()
+    return f"{total:,} intervals, {seconds:,.0f} s of training in all.\n\n{markdown.table(shown)}"
