@@ -46,13 +46,15 @@ def plot_curves(
     *,
     against: Literal["epoch", "step"] = "epoch",
     scale: Literal["linear", "log"] = "linear",
+    first: int = 0,
 ) -> None:
     """Draw a column of the history against epochs or steps, one line a label of `series` (label: its trials' numbers).
 
     Where a label has several trials, the line is their mean over the epochs all of them reached and a band spans
-    them. Infinite values and NaN are left out. `scale` is that of the column; steps are on a logarithmic axis.
+    them. Infinite values and NaN are left out. `scale` is that of the column; steps are on a logarithmic axis;
+    `first` is the style that the first line gets.
     """
-    for index, (label, numbers) in enumerate(series.items()):
+    for index, (label, numbers) in enumerate(series.items(), start=first):
         rows = history[history["number"].isin(numbers)]
         table = rows.pivot_table(index=against, columns="number", values=column)
         values = table.to_numpy(dtype=float)
@@ -79,7 +81,7 @@ def plot_boundary(axes: Axes, model: nn.Module, examples: Examples, *, margin: f
     black line is f = 0. A point on the wrong side is ringed. Raises UsageError for
     examples that are not in memory.
     """
-    inputs, targets = _in_memory(examples)
+    inputs, targets = in_memory(examples)
     positive = targets > 0
     x, y = (_range(inputs[:, axis], margin) for axis in (0, 1))
     grid_x, grid_y = torch.meshgrid(x, y, indexing="xy")
@@ -156,10 +158,11 @@ def start_gradients(results: Results, number: int) -> dict[str, float]:
         raise UsageError(f"trial {number} has no {file}, which tells its start: run the study again, or give --runs")
     config = json.loads(file.read_text())
     run = Run(results.study, config["params"], results.data, seed=config["seed"])
-    return gradient_norms(run.model, run.loss, *_in_memory(run.train_split))
+    return gradient_norms(run.model, run.loss, *in_memory(run.train_split))
 
 
-def _in_memory(examples: Examples) -> Split:
+def in_memory(examples: Examples) -> Split:
+    """Return examples that are tensors. Raises UsageError for a torch `Dataset`."""
     if not isinstance(examples, Split):
         raise UsageError(f"this figure needs its examples in memory, as a hpsearch.Split; got {examples!r}")
     return examples

@@ -1,0 +1,109 @@
+"""What early stopping would have saved and cost: its rules replayed over trials that were trained to their end.
+
+Exact, not an estimate: a rule only ever cuts a trial short, so the recorded history up to the cut is what the stopped
+trial would have been.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hpsearch.errors import UsageError
+from hpsearch.results.figures import COLOURS, make_figure
+from hpsearch.results.study import Results
+from hpsearch.stopping import EarlyStopping, Stopper
+
+
+def stopping_interval(history: pd.DataFrame, rule: EarlyStopping) -> int:
+    """Return after how many intervals `rule` ends one trial, all of them if it never does.
+
+    `history` is one trial's rows in order, with `train_accuracy` and `validation_accuracy`.
+    """
+    stopper = Stopper(rule)
+    accuracies = zip(history["train_accuracy"], history["validation_accuracy"], strict=True)
+    for interval, (train_accuracy, validation_accuracy) in enumerate(accuracies, start=1):
+        if stopper.update(train_accuracy, validation_accuracy) is not None:
+            return interval
+    return len(history)
+
+
+def replay_rules(results: Results, rules: Mapping[str, EarlyStopping]) -> pd.DataFrame:
+    """Return one row a rule (by its label) on the study's trials, each trained to its last interval once.
+
+    `stopped`: share of trials it ends early. `saved`: share of all intervals trained that it saves. `cost_mean`: how
+    much best validation accuracy a trial loses on average; `cost_most`: at most. `cost_best`: how much lower the
+    study's best accuracy is, which is what a search loses. Accuracies are shares from 0 to 1.
+    Raises UsageError if a trial was itself stopped early, or no trial reached its end.
+    """
+    trials = results.trials
+    ended = trials["reason"].isin(["target", "patience"]) | ((trials["state"] == "pruned") & ~_diverged(trials))
+    if ended.any():
+        raise UsageError(
+            f"trial {trials.index[ended][0]} was itself stopped early ({trials['reason'][ended].iloc[0]}): rules are "
+            f"replayed over trials trained to the end, with EarlyStopping() and --pruner none"
+        )
+    complete = results.history[results.history["number"].isin(trials.index[trials["reason"] == "budget"])]
+    if complete.empty:
+        raise UsageError(f"study {results.opened.name} has no trial that was trained to its end yet")
+    rows = {label: _replay(complete, rule) for label, rule in rules.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
+
+
+def _diverged(trials: pd.DataFrame) -> "pd.Series[bool]":
+    return trials["reason"] == "diverged"
+
+
+def _replay(complete: pd.DataFrame, rule: EarlyStopping) -> dict[str, float]:
+    full, cut, intervals, stopped = [], [], [], []
+    for _, history in complete.groupby("number"):
+        accuracy = history["validation_accuracy"]
+        interval = stopping_interval(history, rule)
+        full.append(accuracy.max())
+        cut.append(accuracy.iloc[:interval].max())
+        intervals.append(interval)
+        stopped.append(interval < len(history))
+    costs = [before - after for before, after in zip(full, cut, strict=True)]
+    return {
+        "stopped": sum(stopped) / len(stopped),
+        "saved": 1 - sum(intervals) / len(complete),
+        "cost_mean": sum(costs) / len(costs),
+        "cost_most": max(costs),
+        "cost_best": max(full) - max(cut),
+    }
+
+
+def plot_rules(table: pd.DataFrame) -> Figure:
+    """Draw what `replay_rules` returned: for each rule the share of epochs saved, the accuracy that cost, the numbers.
+
+    Costs are in percentage points of validation accuracy.
+    """
+    figure, axes = make_figure(1, 3, height=1.4 + 0.34 * len(table), sharey=True, width_ratios=(4, 5, 4))
+    saved, lost, numbers = axes.flat
+    places = range(len(table))
+    bars = saved.barh(places, 100 * table["saved"], color=COLOURS[0])
+    saved.bar_label(bars, fmt="%.0f %%", padding=3)
+    saved.set(xlabel="epochs saved, %", xlim=(0, 119))
+    saved.set_yticks(places, list(table.index))
+    saved.invert_yaxis()
+    for index, (column, (marker, colour, label)) in enumerate(_COSTS.items()):
+        lost.scatter(100 * table[column], places, marker=marker, color=colour, s=60, label=label, zorder=3)
+        numbers.text(index, 1.01, label, transform=numbers.get_xaxis_transform(), ha="center", fontsize="small")
+        for place, cost in zip(places, table[column], strict=True):
+            numbers.text(index, place, f"{100 * cost:.2f}", ha="center", va="center")
+    lost.set(xlabel="validation accuracy lost, points")
+    lost.legend(fontsize="small")
+    numbers.set(xlim=(-0.6, len(_COSTS) - 0.4), xlabel="the same in numbers")
+    numbers.set_xticks([])
+    numbers.spines[:].set_visible(False)
+    numbers.tick_params(left=False)
+    for ax in (saved, lost):
+        ax.grid(alpha=0.3, axis="x")
+    return figure
+
+
+_COSTS = {
+    "cost_mean": ("o", COLOURS[1], "mean trial"),
+    "cost_most": ("|", COLOURS[6], "worst trial"),
+    "cost_best": ("D", COLOURS[2], "study's best"),
+}
