@@ -10,7 +10,8 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,14 +192,30 @@ def load_study(name_or_path: str) -> StudyFile:
     return StudyFile(name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study)
 
 
+@contextmanager
+def users_code(path: Path) -> Iterator[None]:
+    """Run code of the study file at `path`; what it raises becomes a StudyFileError that names the user's line."""
+    try:
+        yield
+    except StudyFileError:
+        raise
+    except Exception as error:
+        if isinstance(error, HpsearchError) and not _frames(error, path):
+            raise
+        raise StudyFileError(locate(error, path)) from error
+
+
+def _frames(error: BaseException, path: Path) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+
+
 def locate(error: BaseException, path: Path) -> str:
     """Return one line that says where in the user's file an error arose: file, line number, the line, the error."""
     if isinstance(error, SyntaxError) and error.filename:
         line, text = error.lineno or 0, (error.text or "").strip()
         return f"{error.filename}:{line}: {text!r}: {type(error).__name__}: {error.msg}"
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()
-    ]
+    frames = _frames(error, path)
     what = str(error) if isinstance(error, HpsearchError) else f"{type(error).__name__}: {error}"
     what = " ".join(what.split())
     return f"{path}:{frames[-1].lineno}: {frames[-1].line!r}: {what}" if frames else f"{path}: {what}"

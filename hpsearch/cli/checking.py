@@ -10,9 +10,9 @@ from rich.console import Console
 from hpsearch.cli.running import default_workers, set_data_folder
 from hpsearch.cli.showing import plain_table
 from hpsearch.datasets import Dataset, Split, length
-from hpsearch.errors import StudyFileError, UsageError
+from hpsearch.errors import UsageError
 from hpsearch.space import Choice, Described, describe, grid_points, middle
-from hpsearch.study import StudyFile, load_study, locate
+from hpsearch.study import StudyFile, load_study, users_code
 from hpsearch.training import Run, train
 
 
@@ -25,21 +25,16 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
     study_file = load_study(study)
     definition = study_file.study
     console = Console(highlight=False)
-    try:
-        space = describe(definition.trace)
-        dataset = definition.load_data()
-        _print_space(console, space)
+    with users_code(study_file.path):
+        _print_space(console, describe(definition.trace))
         try:
             points = f"{len(grid_points(definition.trace)):,} points"
         except UsageError as error:
             points = f"none: {error}"
         console.print(f"\ngrid     {points}", soft_wrap=True, markup=False)
+        dataset = definition.load_data()
         _print_data(console, dataset)
         _try_batch(console, study_file, dataset, workers or default_workers("cpu"))
-    except UsageError:
-        raise
-    except Exception as error:
-        raise StudyFileError(locate(error, study_file.path)) from error
 
 
 def _print_space(console: Console, space: dict[str, Described]) -> None:

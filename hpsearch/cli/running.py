@@ -18,7 +18,7 @@ from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.samplers import fixed_points, make_sampler
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import Limits, Supervisor
-from hpsearch.study import load_study
+from hpsearch.study import load_study, users_code
 
 
 def run_study(
@@ -52,7 +52,8 @@ def run_study(
     make_sampler(sampler, 0)
     pruner = pruner or definition.pruner
     make_pruner(pruner)
-    grid = fixed_points(sampler, definition)
+    with users_code(study_file.path):
+        grid = fixed_points(sampler, definition)
     device = check_device(device)
     name = name or study_file.name
     n_trials = n_trials or (len(grid) if grid else definition.n_trials)
@@ -65,8 +66,9 @@ def run_study(
         )
         print_best(finished)
         return 0
-    dataset = definition.load_data()
-    intervals = most_intervals(definition, length(dataset.train))
+    with users_code(study_file.path):
+        dataset = definition.load_data()
+        intervals = most_intervals(definition, length(dataset.train))
     chosen_pruner = make_pruner(pruner, intervals)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     limits = Limits(

@@ -20,7 +20,7 @@ from hpsearch.errors import UsageError
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import FINISHED, Storage, shown
 from hpsearch.space import describe
-from hpsearch.study import StudyFile
+from hpsearch.study import StudyFile, users_code
 
 STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
@@ -58,9 +58,11 @@ class OpenStudy:
 
 def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
     """Return, as short texts, what must not change between two runs of a study."""
+    with users_code(study_file.path):
+        described = describe(study_file.study.trace)
     space = {
         name: f"{type(found.parameter).__name__.lower()} {found.parameter}"
-        for name, found in describe(study_file.study.trace).items()
+        for name, found in described.items()
     }
     return {"space": space, "data": fingerprint(data) if data else {}, "direction": "maximize", "seed": seed}
 
@@ -177,20 +179,20 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def _refuse_changes(name: str, url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    if changes := _differences(before, now):
+    if changes := differences(before, now):
         raise UsageError(
             f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
             f"Undo the change, or start a new study with --fresh or --name NAME"
         )
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """Return one text for each entry that differs between two nested dicts."""
     found = []
     for key in sorted(before.keys() | now.keys()):
         was, new = before.get(key), now.get(key)
         if isinstance(was, dict) or isinstance(new, dict):
-            found += _differences(was or {}, new or {}, f"{key} ")
+            found += differences(was or {}, new or {}, f"{key} ")
         elif was != new:
             change = "is new" if was is None else "is gone" if new is None else f"was {was}, is now {new}"
             found.append(f"{prefix}{key} {change}")

@@ -1,0 +1,5 @@
+"""A name that is not defined."""
+
+from hpsearch import Study
+
+study = Study(recipe=recipee, dataset=None)

@@ -1,0 +1,3 @@
+"""A study that is none."""
+
+study = "lenet"

@@ -1,0 +1,181 @@
+"""Bad input, through the real command line: one line that helps, the right exit code, and nothing created."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from commands import STUDIES, hpsearch
+
+BROKEN = STUDIES / "broken"
+
+# Arguments; what the one line must contain.
+CASES: dict[str, tuple[list[str], list[str]]] = {
+    "unknown command": (["rnu"], ["No such command 'rnu'"]),
+    "unknown option": (["run", "--study", "tiny", "--trials", "5"], ["No such option", "--trials"]),
+    "no study": (["run"], ["--study"]),
+    "wrong study name": (["run", "--study", "tinny"], ["no study 'tinny'", "did you mean tiny"]),
+    "nothing near": (["run", "--study", "zzzzzz"], ["no study 'zzzzzz'", "tiny"]),
+    "no such file": (["run", "--study", "./missing.py"], ["no study file missing.py"]),
+    "syntax error": (["run", "--study", str(BROKEN / "syntax.py")], ["syntax.py:3", "study = Study(recipe="]),
+    "name error": (["run", "--study", str(BROKEN / "names.py")], ["names.py:5", "recipee", "NameError"]),
+    "no study in it": (["run", "--study", str(BROKEN / "nothing.py")], ["nothing.py", "no `study`"]),
+    "study of wrong type": (["run", "--study", str(BROKEN / "wrong_type.py")], ["`study` is a str"]),
+    "wrong value in it": (["run", "--study", str(BROKEN / "epochs.py")], ["epochs.py:10", "epochs", "got 0"]),
+    "range turned round": (["run", "--study", str(BROKEN / "range.py")], ["range.py:9", "lr", "low=0.1, high=0.01"]),
+    "not a recipe": (["run", "--study", str(BROKEN / "not_a_recipe.py")], ["must return a hpsearch.Recipe", "float"]),
+    "data fails": (["run", "--study", str(BROKEN / "data.py")], ["data.py:11", "/nowhere/at/all"]),
+    "float without grid": (
+        ["run", "--study", str(BROKEN / "no_grid.py"), "--sampler", "grid"],
+        ["lr has no grid points", "grid=4"],
+    ),
+    "no trials": (["run", "--study", "tiny", "--n-trials", "0"], ["--n-trials", "0"]),
+    "negative trials": (["run", "--study", "tiny", "--n-trials", "-3"], ["--n-trials", "-3"]),
+    "trials not a number": (["run", "--study", "tiny", "--n-trials", "many"], ["--n-trials", "many"]),
+    "unknown sampler": (["run", "--study", "tiny", "--sampler", "tep"], ["unknown sampler 'tep'", "tpe", "random"]),
+    "unknown sampler option": (
+        ["run", "--study", "tiny", "--sampler", "tpe:startup=5"],
+        ["startup=5", "n_startup_trials"],
+    ),
+    "wrong sampler value": (
+        ["run", "--study", "tiny", "--sampler", "tpe:n_startup_trials=soon"],
+        ["n_startup_trials", "soon"],
+    ),
+    "unknown pruner": (["run", "--study", "tiny", "--pruner", "axe"], ["unknown pruner 'axe'", "median"]),
+    "wrong pruner value": (
+        ["run", "--study", "tiny", "--pruner", "median:n_startup_trials=-1"],
+        ["n_startup_trials", "-1"],
+    ),
+    "negative workers": (["run", "--study", "tiny", "--workers", "-1"], ["--workers", "-1"]),
+    "unknown device": (["run", "--study", "tiny", "--device", "abacus"], ["abacus", "cpu"]),
+    "device that is not there": (["run", "--study", "tiny", "--device", "cuda:99"], ["cuda:99", "this machine"]),
+    "no URL": (["run", "--study", "tiny", "--storage", "hpsearch"], ["bad storage URL", "sqlite:///"]),
+    "unknown database": (["run", "--study", "tiny", "--storage", "oracle9://x/y"], ["oracle9", "sqlite:///"]),
+    "unsupported database": (["run", "--study", "tiny", "--storage", "mssql://x/y"], ["mssql", "not supported"]),
+    "in memory": (["run", "--study", "tiny", "--storage", "sqlite://"], ["in memory", "sqlite:///FILE"]),
+    "missing folder": (
+        ["run", "--study", "tiny", "--storage", "sqlite:////no/such/folder/x.db"],
+        ["/no/such/folder", "does not exist"],
+    ),
+    "storage is a folder": (["run", "--study", "tiny", "--storage", "sqlite:///."], ["is a folder"]),
+    "server away": (
+        ["run", "--study", "tiny", "--storage", "postgresql://me:S3cret@127.0.0.1:9/x"],
+        ["me:***@127.0.0.1:9", "cannot use the database"],
+    ),
+    "status without a database": (["status"], ["no database hpsearch.db", "hpsearch run"]),
+    "dashboard without a database": (["dashboard", "--port", "0"], ["no database hpsearch.db"]),
+    "check of a wrong name": (["check", "--study", "tinny"], ["did you mean tiny"]),
+    "check of a broken recipe": (["check", "--study", str(BROKEN / "range.py")], ["range.py:9", "lr"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_that_helps(case: str, tmp_path: Path) -> None:
+    arguments, parts = CASES[case]
+    done = hpsearch(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("hpsearch: ")
+    for part in parts:
+        assert part in lines[0], lines[0]
+    assert "S3cret" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of two trials."""
+    folder = tmp_path_factory.mktemp("studied")
+    done = hpsearch("run", "--study", "tiny", "--n-trials", "2", "--workers", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    done = hpsearch(*arguments, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_another_seed_is_refused(studied: Path) -> None:
+    said = refused(studied, "run", "--study", "tiny", "--n-trials", "3", "--seed", "8")
+    assert "seed was 0, is now 8" in said
+    assert "--fresh" in said
+    assert "--name" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"lr", 1e-3, 1.0', '"lr", 1e-4, 1.0', "space lr was float 0.001 .. 1 log, is now float 0.0001 .. 1 log"),
+        (
+            '["sgd", "adam"]',
+            '["sgd", "adam", "rmsprop"]',
+            "optimizer was choice sgd, adam, is now choice sgd, adam, rms",
+        ),
+        ('"dropout", 0.0', '"drop", 0.0', "space drop is new"),
+        ("size=8)", "size=8, seed=1)", "data train was 1,077 examples"),
+    ],
+)
+def test_a_changed_study_is_refused_with_the_difference(
+    studied: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = (STUDIES / "tiny.py").read_text()
+    assert old in text
+    (tmp_path / "tiny.py").write_text(text.replace(old, new))
+    line = refused(studied, "run", "--study", str(tmp_path / "tiny.py"), "--n-trials", "3")
+    assert said in line
+    assert "--fresh" in line
+
+
+def test_a_study_of_another_tool_is_refused(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/hpsearch.db", direction="maximize")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert "made by another tool" in refused(tmp_path, "run", "--study", "tiny")
+    optuna.create_study(study_name="down", storage=f"sqlite:///{tmp_path}/hpsearch.db", direction="minimize")
+    assert "not a maximisation" in refused(tmp_path, "run", "--study", "tiny", "--name", "down")
+
+
+def test_foreign_files_are_left_as_they_are(tmp_path: Path) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("my notes, not a database at all\n" * 50)
+    before = text.read_bytes()
+    assert "is not a SQLite database" in refused(tmp_path, "run", "--study", "tiny", "--storage", "sqlite:///text.db")
+    assert text.read_bytes() == before
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    before = other.read_bytes()
+    said = refused(tmp_path, "run", "--study", "tiny", "--storage", "sqlite:///other.db")
+    assert "another program" in said
+    assert "recipes" in said
+    assert other.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.db", "text.db"]
+
+
+def test_an_old_schema_names_the_upgrade_command(tmp_path: Path) -> None:
+    optuna.create_study(study_name="old", storage=f"sqlite:///{tmp_path}/hpsearch.db")
+    with closing(sqlite3.connect(tmp_path / "hpsearch.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    said = refused(tmp_path, "run", "--study", "tiny")
+    assert "optuna storage upgrade --storage sqlite:///hpsearch.db" in said
+
+
+def test_status_of_a_wrong_name_lists_the_right_ones(studied: Path) -> None:
+    said = refused(studied, "status", "--study", "tinny")
+    assert "no study 'tinny'" in said
+    assert "it has tiny" in said
+
+
+def test_a_taken_port_is_named(studied: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"port {port} cannot be used" in refused(studied, "dashboard", "--port", port)
