@@ -2,8 +2,8 @@
 
 The network of `lenet.py` (LeCun, Bottou, Bengio and Haffner 1998) on 28x28 pictures of clothes (Xiao, Rasul and
 Vollgraf, arXiv 1708.07747), made as a harder drop-in for MNIST: a shirt, a pullover and a coat look much alike in so
-few pixels. The step size rises to `lr` and falls to zero over the trial's epochs, so their number is a hyperparameter of
-its own: five epochs are not the first five of fifteen.
+few pixels. The step size rises to `lr` and falls to zero over the trial's epochs, so their number is a hyperparameter
+of its own: five epochs are not the first five of fifteen.
 
 The pictures are read from `--data` (or `$HPSEARCH_DATA`) or downloaded to it. A folder `fashion-mnist-sample` there
 serves as well; the run and the report then say that it was a sample, and its figures are none of Fashion-MNIST's.

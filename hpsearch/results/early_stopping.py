@@ -88,7 +88,14 @@ def plot_rules(table: pd.DataFrame) -> Figure:
     saved.invert_yaxis()
     for index, (column, (marker, colour, label)) in enumerate(_COSTS.items()):
         lost.scatter(100 * table[column], places, marker=marker, color=colour, s=60, label=label, zorder=3)
-        numbers.text(index, 1.01, label, transform=numbers.get_xaxis_transform(), ha="center", fontsize="small")
+        numbers.text(
+            index,
+            1.01,
+            label.replace(" ", "\n"),
+            transform=numbers.get_xaxis_transform(),
+            ha="center",
+            fontsize="small",
+        )
         for place, cost in zip(places, table[column], strict=True):
             numbers.text(index, place, f"{100 * cost:.2f}", ha="center", va="center")
     lost.set(xlabel="validation accuracy lost, points")
