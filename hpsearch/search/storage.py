@@ -12,7 +12,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,13 @@ class Storage(RDBStorage):
         parsed = check_url(url, create=create)
         # Optuna formats the URL, braces and all.
         formattable = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        options = {
+            "engine_kwargs": _engine_options(parsed),
+            "skip_compatibility_check": True,
+            "skip_table_creation": not create,
+        }
         try:
-            _retrying(
-                lambda: RDBStorage.__init__(
-                    self,
-                    formattable,
-                    engine_kwargs=_engine_options(parsed),
-                    skip_compatibility_check=True,
-                    skip_table_creation=not create,
-                )
-            )
+            self._connect(formattable, options)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
             raise _missing_driver(parsed) from error
@@ -81,6 +78,19 @@ class Storage(RDBStorage):
             raise UsageError(f"cannot use the database {shown(parsed)}: {reason(error, parsed)}") from error
         if parsed.get_backend_name() == "sqlite" and exclusive:
             _begin_immediate(self.engine)
+
+    def _connect(self, url: str, options: dict[str, Any], attempts: int = 5) -> None:
+        """Connect and create the tables; two that do so at once trip over each other, and the next try succeeds."""
+        for attempt in range(1, attempts + 1):
+            try:
+                return RDBStorage.__init__(self, url, **options)
+            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                self.engine.dispose()
+                said = f"{error} {error.__cause__}"
+                if attempt == attempts or not any(word in said for word in ("already exists", "UNIQUE", "uplicate")):
+                    raise
+                time.sleep(0.2 * attempt)
+        return None
 
     @contextlib.contextmanager
     def _locked(self, study_id: int) -> Iterator[Session]:
@@ -302,9 +312,11 @@ def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
         raise UsageError(f"the file {path} {what}: change --storage; the file was left as it is") from error
     except OSError as error:
         raise UsageError(f"the database {path} cannot be read ({error.strerror}): change --storage") from error
-    if tables and not {"studies", "trials"} <= tables:
+    # Another supervisor may be creating the tables this very moment.
+    known = {*models.BaseModel.metadata.tables, "alembic_version"}
+    if not (tables <= known or {"studies", "trials"} <= tables):
         raise UsageError(
-            f"{path} is the SQLite database of another program (it has the table {min(tables)}): "
+            f"{path} is the SQLite database of another program (it has the table {min(tables - known)}): "
             f"change --storage; the file was left as it is"
         )
 
@@ -356,19 +368,6 @@ def _begin_immediate(engine: sqlalchemy.Engine) -> None:
     engine.dispose()
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
-
-
-def _retrying(create: Callable[[], None], attempts: int = 5) -> None:
-    """Create the tables; two processes that do so at once trip over each other, and the second try succeeds."""
-    for attempt in range(attempts):
-        try:
-            return create()
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            said = str(error)
-            if attempt + 1 == attempts or not ("already exists" in said or "UNIQUE" in said or "uplicate" in said):
-                raise
-            time.sleep(0.2 * (attempt + 1))
-    return None
 
 
 def _missing_driver(parsed: sqlalchemy.URL) -> HpsearchError:
