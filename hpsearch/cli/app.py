@@ -55,6 +55,16 @@ def study_option(help: str) -> Callable[[F], F]:
     return click.option("--study", required=True, metavar="NAME", help=help)
 
 
+runs_option = click.option(
+    "--runs",
+    envvar="HPSEARCH_RUNS",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder for weights, histories and resume points ($HPSEARCH_RUNS).",
+)
+
+
 def storage_options(function: F) -> F:
     """The options that say where studies and files are."""
     storage = click.option(
@@ -65,15 +75,7 @@ def storage_options(function: F) -> F:
         metavar="URL",
         help="The database: sqlite:///FILE, postgresql://… or mysql://… ($HPSEARCH_STORAGE).",
     )
-    runs = click.option(
-        "--runs",
-        envvar="HPSEARCH_RUNS",
-        default="runs",
-        show_default=True,
-        type=click.Path(path_type=Path, file_okay=False),
-        help="The folder for weights, histories and resume points ($HPSEARCH_RUNS).",
-    )
-    return storage(runs(function))
+    return storage(runs_option(function))
 
 
 data_option = click.option(
@@ -173,6 +175,23 @@ def studies() -> None:
 
 
 @cli.command()
+@click.argument("params", nargs=-1, required=True, metavar="NAME=VALUE…")
+@study_option("A study in studies/ by name, or a path to a study file.")
+@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@storage_options
+@data_option
+@click.option("--seed", type=Count(0), help="For a study that is not there yet.  [default: the study's]")
+def enqueue(**options: Any) -> None:
+    """Put a trial of your own into the queue.
+
+    The next run takes it first, and draws what is not given: hpsearch enqueue --study lenet lr=0.01 optimizer=adam
+    """
+    from hpsearch.cli.enqueueing import enqueue_trial
+
+    enqueue_trial(**options)
+
+
+@cli.command()
 @study_option("A study in studies/ by name, or a path to a study file.")
 @data_option
 @click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
@@ -224,6 +243,45 @@ def compare(**options: Any) -> int:
     from hpsearch.cli.comparing import compare_strategies
 
     return compare_strategies(**options)
+
+
+@cli.command()
+@study_option("A study in studies/ by name, or a path to a study file.")
+@click.option("--top", type=Count(), default=1, show_default=True, help="How many configurations, the best first.")
+@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@storage_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="best",
+    show_default=True,
+    help="The folder to write to.",
+)
+def export(**options: Any) -> None:
+    """Write a study's best configurations as JSON files."""
+    from hpsearch.cli.retraining import export_best
+
+    export_best(**options)
+
+
+@cli.command()
+@click.argument("configurations", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="JSON…")
+@click.option("--seeds", type=Count(), default=5, show_default=True, help="New seeds to confirm each candidate with.")
+@click.option("--study", metavar="FILE", help="The study file.  [default: the one the JSON names]")
+@runs_option
+@data_option
+@click.option("--workers", type=Count(0), help="Processes; 0 trains in this one.  [default: one per core, or GPU]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
+@out_option("reports/STUDY/retrain")
+def retrain(**options: Any) -> int:
+    """Turn an exported configuration into a final model.
+
+    Confirms it on validation data under new seeds (several JSONs: picks the best mean), trains it from scratch on
+    training and validation data, tests it once, and writes weights, a torch.export program and a model card.
+    """
+    from hpsearch.cli.retraining import retrain as retrain_best
+
+    return retrain_best(**options)
 
 
 @cli.command()

@@ -1,0 +1,195 @@
+"""`hpsearch export` and `hpsearch retrain`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import pandas as pd
+from rich.console import Console
+
+from hpsearch.cli.running import check_device, default_workers, set_data_folder
+from hpsearch.errors import UsageError
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
+from hpsearch.results import markdown
+from hpsearch.results.card import write_model
+from hpsearch.results.export import (
+    Configuration,
+    best_configurations,
+    check_unchanged,
+    file_name,
+    read_configuration,
+    write_configuration,
+)
+from hpsearch.results.provenance import output_folder
+from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
+from hpsearch.results.study import open_results
+from hpsearch.study import load_study
+from hpsearch.training import EpochReport
+
+
+def export_best(*, study: str, name: str | None, top: int, storage: str, runs: Path, out: Path) -> None:
+    """Write the best configurations of a study as JSON files."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    results = open_results(study, name=name, storage=storage, runs=runs)
+    found = best_configurations(results, top)
+    folder = output_folder(out)
+    paths = [folder / file_name(configuration.study, rank) for rank, configuration in enumerate(found, start=1)]
+    for path, configuration in zip(paths, found, strict=True):
+        write_configuration(path, configuration)
+        print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")
+    if len(found) < top:
+        Console(stderr=True, highlight=False).print(
+            f"hpsearch: the study has only {len(found)} different complete configuration{'s' * (len(found) != 1)}",
+            soft_wrap=True,
+        )
+    print(f"Next        hpsearch retrain {' '.join(shlex.quote(str(path)) for path in paths)}", flush=True)
+
+
+def retrain(
+    *,
+    configurations: Sequence[Path],
+    study: str | None,
+    seeds: int,
+    runs: Path,
+    data: Path | None,
+    workers: int | None,
+    device: str,
+    out: Path | None,
+) -> int:
+    """Confirm the candidates, train the best one finally, test it once, write it; return the exit code."""
+    console = Console(stderr=True, highlight=False)
+    set_data_folder(data)
+    candidates = [read_configuration(path) for path in configurations]
+    _check_together(configurations, candidates)
+    device = check_device(device)
+    study_file = load_study(study or _study_path(configurations[0], candidates[0]))
+    dataset = study_file.study.load_data()
+    for path, candidate in zip(configurations, candidates, strict=True):
+        check_unchanged(candidate, path, study_file, dataset)
+    if dataset.test is None:
+        raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
+    folder = output_folder(out or Path("reports") / candidates[0].study / "retrain")
+    command = shlex.join(["hpsearch", "retrain", *map(str, configurations), "--seeds", str(seeds)])
+
+    workers = min(default_workers(device) if workers is None else workers, len(candidates) * seeds)
+    executor: Executor = (
+        LocalExecutor(study_file, dataset, workers=workers) if workers else InlineExecutor(study_file.study, dataset)
+    )
+    progress = _Progress(console, len(candidates), seeds)
+    try:
+        confirmed = confirm(
+            candidates,
+            seeds,
+            executor,
+            runs / f"{candidates[0].study}.retrain",
+            device=device,
+            reported=progress.reported,
+            ended=progress.ended,
+        )
+    except KeyboardInterrupt:
+        console.print(f"hpsearch: interrupted; what is trained is kept: {command}", soft_wrap=True)
+        return 130
+    finally:
+        executor.close()
+    ranking = candidates_frame(candidates, confirmed)
+    best = ranking.iloc[0]
+    winner = candidates[int(best["candidate"]) - 1]
+    print(_shown(ranking, configurations))
+    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']))}", flush=True)
+
+    run = train_finally(
+        study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
+    )
+    evaluation = evaluate_once(run.model, dataset)
+    write_model(
+        folder,
+        winner,
+        run,
+        dataset,
+        candidates=ranking,
+        confirmed=confirmed,
+        evaluation=evaluation,
+        command=command,
+        device=device,
+    )
+    print(
+        f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
+        f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
+        f"Written     {folder}/card.md, model.pt, model.pt2, confusion.png and tables",
+        flush=True,
+    )
+    return 0
+
+
+def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) -> None:
+    """Raise UsageError if candidates cannot be compared, or one is given twice."""
+    first = candidates[0]
+    for path, candidate in zip(paths[1:], candidates[1:], strict=True):
+        if (candidate.study_file, candidate.study_digest, candidate.data) != (
+            first.study_file,
+            first.study_digest,
+            first.data,
+        ):
+            raise UsageError(
+                f"{paths[0]} and {path} come from different studies ({first.study_file}, {candidate.study_file}) or "
+                f"data: retrain them one at a time"
+            )
+    for index, candidate in enumerate(candidates):
+        if candidate in candidates[:index]:
+            raise UsageError(f"{paths[index]} is the same as {paths[candidates.index(candidate)]}: give it once")
+
+
+def _study_path(path: Path, configuration: Configuration) -> str:
+    if not Path(configuration.study_file).is_file():
+        raise UsageError(
+            f"{path} names the study file {configuration.study_file}, which is not there: run where it is, or give "
+            f"--study FILE"
+        )
+    return str(Path(configuration.study_file).absolute())
+
+
+def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> str:
+    return pd.DataFrame(
+        {
+            "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
+            "in the search": [f"{value:.4f}" for value in ranking["searched"]],
+            "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
+            "seeds": ranking["seeds"],
+            "best interval": ranking["intervals"],
+        }
+    ).to_string(index=False)
+
+
+class _Progress:
+    """One line a finished training, and one a finished interval of the final one."""
+
+    def __init__(self, console: Console, candidates: int, seeds: int) -> None:
+        self._console = console
+        self._total = candidates * seeds
+        self._done = 0
+
+    def reported(self, candidate: int, seed: int, report: EpochReport) -> None:
+        if self._console.is_terminal:
+            self._status(
+                f"candidate {candidate}, seed {seed}: interval {report.interval} {report.validation_accuracy:.4f}"
+            )
+
+    def ended(self, candidate: int, seed: int, value: float) -> None:
+        self._done += 1
+        self._line(
+            f"candidate {candidate}, seed {seed}: best validation accuracy {value:.4f}  ({self._done}/{self._total})"
+        )
+
+    def finally_reported(self, report: EpochReport, intervals: int) -> None:
+        text = f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}"
+        if report.interval == intervals or not self._console.is_terminal:
+            self._line(text)
+        else:
+            self._status(text)
+
+    def _status(self, text: str) -> None:
+        self._console.print(f"{text:<80}", end="\r", soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{text:<80}".rstrip() if not self._console.is_terminal else f"{text:<80}", soft_wrap=True)

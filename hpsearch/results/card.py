@@ -1,0 +1,210 @@
+"""The files of a final model: weights, an exported program that was checked, tables, a picture, a model card."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from hpsearch import checkpoint
+from hpsearch.checkpoint import write_atomically
+from hpsearch.datasets import Dataset, Split, length
+from hpsearch.errors import HpsearchError
+from hpsearch.results import markdown
+from hpsearch.results.export import Configuration
+from hpsearch.results.figures import make_figure
+from hpsearch.results.provenance import machine, versions
+from hpsearch.results.retrain import Evaluation, luck, take
+from hpsearch.training import Run
+
+# Largest difference that is allowed between the outputs of the model and of the exported program.
+TOLERANCE = 1e-4
+
+
+def export_program(model: nn.Module, inputs: Tensor) -> tuple[bytes, float]:
+    """Return a model as a `torch.export` program for any batch size, and how far its outputs differ on `inputs`.
+
+    The program is loaded back from its bytes before it is compared. Raises HpsearchError if it differs by more than
+    `TOLERANCE`, or the model cannot be exported.
+    """
+    model = model.eval()
+    batch = torch.export.Dim("batch", min=1, max=65_536)
+    try:
+        program = torch.export.export(model, (inputs[:2],), dynamic_shapes=({0: batch},))
+    # What a model may contain that cannot be exported is as open as Python.
+    except Exception as error:
+        raise HpsearchError(f"the model cannot be exported with torch.export: {error}") from error
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    content = buffer.getvalue()
+    loaded = torch.export.load(io.BytesIO(content)).module()
+    with torch.inference_mode():
+        difference = float((loaded(inputs) - model(inputs)).abs().max())
+    if difference > TOLERANCE:
+        raise HpsearchError(f"the exported program's outputs differ from the model's by {difference:g}")
+    return content, difference
+
+
+def write_model(
+    folder: Path,
+    configuration: Configuration,
+    run: Run,
+    data: Dataset,
+    *,
+    candidates: pd.DataFrame,
+    confirmed: pd.DataFrame,
+    evaluation: Evaluation,
+    command: str,
+    device: str,
+) -> dict[str, Any]:
+    """Write all of a final model's files; return what `result.json` holds."""
+    model = run.model.cpu()
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    digest = checkpoint.digest(weights)
+    assert data.test is not None
+    content, difference = export_program(model, take(data.test, 0, 256)[0])
+    checkpoint.save(folder / "model.pt", {"model": weights, "params": configuration.params, "intervals": run.interval})
+    write_atomically(folder / "model.pt2", content)
+    result = {
+        "configuration": configuration.digest,
+        "params": configuration.params,
+        "seed": configuration.trial_seed,
+        "intervals": run.interval,
+        "epochs": run.step / run.steps_per_epoch,
+        "parameters": run.parameters,
+        "weights_digest": digest,
+        "test_examples": evaluation.examples,
+        "test_correct": evaluation.correct,
+        "test_accuracy": evaluation.accuracy,
+        "test_accuracy_95": [evaluation.low, evaluation.high],
+        "exported_difference": difference,
+        "versions": versions(),
+    }
+    write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_atomically(folder / "candidates.csv", candidates.to_csv(index=False).encode())
+    write_atomically(folder / "confirmed.csv", confirmed.to_csv(index=False).encode())
+    write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
+    write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
+    plot_confusion(evaluation.confusion).savefig(folder / "confusion.png", dpi=100)
+    page = _card(configuration, run, data, candidates, evaluation, difference, digest, command, device)
+    write_atomically(folder / "card.md", page.encode())
+    return result
+
+
+def plot_confusion(confusion: pd.DataFrame) -> Figure:
+    """Return a confusion matrix as a picture: counts, shaded by the share of the true class, errors standing out."""
+    count, numbers = len(confusion), confusion.to_numpy(dtype=int)
+    figure, ((axes,),) = make_figure(height=min(3 + 0.42 * count, 9))
+    shares = numbers / numbers.sum(axis=1, keepdims=True).clip(min=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(count):
+        for column in range(count):
+            if number := numbers[row, column]:
+                right = row == column
+                colour = "white" if shares[row, column] > 0.5 else "black" if right else "#A03000"
+                weight = "normal" if right else "bold"
+                axes.text(column, row, str(number), ha="center", va="center", color=colour, weight=weight, fontsize=9)
+    turn = 45 if max(map(len, map(str, confusion.columns))) > 3 else 0
+    axes.set_xticks(range(count), list(confusion.columns), rotation=turn, ha="right" if turn else "center")
+    axes.set_yticks(range(count), list(confusion.index))
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    figure.colorbar(image, ax=axes, label="Share of the true class", fraction=0.04, pad=0.02)
+    return figure
+
+
+def _card(
+    configuration: Configuration,
+    run: Run,
+    data: Dataset,
+    candidates: pd.DataFrame,
+    evaluation: Evaluation,
+    difference: float,
+    digest: str,
+    command: str,
+    device: str,
+) -> str:
+    best = candidates.to_dict("records")[0]
+    shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
+    low, high = f"{evaluation.low:.2%}", f"{evaluation.high:.2%}"
+    shown = pd.DataFrame(
+        {
+            "candidate": candidates["candidate"],
+            "trial": candidates["trial"],
+            "in the search": [f"{value:.4f}" for value in candidates["searched"]],
+            "confirmed": [
+                markdown.mean_sd(mean, sd) for mean, sd in zip(candidates["mean"], candidates["sd"], strict=True)
+            ],
+            "lowest": [f"{value:.4f}" for value in candidates["low"]],
+            "highest": [f"{value:.4f}" for value in candidates["high"]],
+            "intervals": candidates["intervals"],
+        }
+    )
+    classes = evaluation.classes.assign(
+        **{name: [f"{value:.4f}" for value in evaluation.classes[name]] for name in ("precision", "recall", "f1")}
+    )
+    params = pd.DataFrame({"parameter": list(configuration.params), "value": list(configuration.params.values())})
+    params["value"] = [str(value) for value in params["value"]]
+    return f"""# Model card: {configuration.study}, trial {configuration.trial}
+
+**Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of
+{evaluation.examples:,} test examples right. The test set was used once, after everything below was decided.
+
+## The model
+
+{type(run.model).__name__} with {run.parameters:,} trained parameters, for inputs of {shape} as the study's data set
+function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
+
+{markdown.table(params)}
+
+## How it was found and trained
+
+1. A search, `{configuration.study}` in `{configuration.study_file}`, found the configuration: its best validation
+   accuracy was {best["searched"]:.4f} in trial {configuration.trial}.
+2. Each candidate was trained again on the training examples under {int(best["seeds"])} new seeds. The best mean is
+   candidate {int(best["candidate"])}'s, {markdown.mean_sd(best["mean"], best["sd"])} (± standard deviation).
+   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]))}
+3. It was trained from scratch on training and validation examples together, for the median of the best intervals,
+   {run.interval}: {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
+
+{markdown.table(shown)}
+
+## On the test set
+
+{markdown.table(classes)}
+
+![Confusion matrix: true classes in rows, predicted ones in columns](confusion.png)
+
+1,000 examples take {evaluation.seconds * 1000:.3g} ms on the machine named below.
+
+## Use
+
+```python
+import torch
+
+program = torch.export.load("model.pt2").module()
+classes = program(inputs).argmax(dim=1)  # inputs: (N, {shape.replace("x", ", ")}) float32, as the data set gives them
+```
+
+`model.pt2` was loaded back: on {min(256, evaluation.examples)} test examples its outputs differ from the model's by at
+most {difference:.1e}. `model.pt` holds the weights, for `hpsearch.checkpoint.load`.
+
+## Limits
+
+The figures hold for data like the test set's. Nothing was measured about other sources, shifted or damaged inputs,
+about inputs that belong to no class, or about how well the outputs serve as probabilities.
+
+## Where it comes from
+
+| | |
+| --- | --- |
+| command | `{command}` |
+| configuration | digest `{configuration.digest}` |
+| weights | digest `{digest}`, seed {configuration.trial_seed}; the same on the same versions and processor |
+| data | {"; ".join(f"{name}: {text}" for name, text in configuration.data.items() if name != "classes")} |
+| machine | {machine(device)} |
+| versions | {", ".join(f"{name} {version}" for name, version in versions().items())} |
+"""

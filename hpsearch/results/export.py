@@ -1,0 +1,144 @@
+"""A configuration on its own: a JSON file that people read and `hpsearch retrain` trains, recognised if changed."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hpsearch.checkpoint import write_atomically
+from hpsearch.datasets import Dataset
+from hpsearch.errors import UsageError
+from hpsearch.results.provenance import versions
+from hpsearch.results.report import best_frame
+from hpsearch.results.study import Results
+from hpsearch.search.opening import FINGERPRINT, describe_study, differences
+from hpsearch.study import StudyFile
+from hpsearch.training import derive_seed
+
+FORMAT = "hpsearch configuration 1"
+_DIGEST = "digest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A trial's params and all that is needed to train them again.
+
+    `value` is the trial's best validation accuracy, reached after interval `best_interval`. `space` and `data` are
+    what the study was recognised by, `study_digest` is the SHA-256 of the study file's text.
+    """
+
+    study: str
+    trial: int
+    params: dict[str, Any]
+    value: float
+    best_interval: int
+    study_seed: int
+    trial_seed: int
+    study_file: str
+    study_digest: str
+    space: dict[str, str]
+    data: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all of it."""
+        return _digest({"format": FORMAT, **asdict(self)})
+
+
+def best_configurations(results: Results, count: int) -> list[Configuration]:
+    """Return the `count` best complete trials that differ in their params, as far as there are so many.
+
+    Raises UsageError if no trial is complete.
+    """
+    opened, study_file = results.opened, results.study_file
+    fingerprint = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT, {})
+    by_number = {trial.number: trial for trial in opened.optuna_study().get_trials(deepcopy=False)}
+    found: list[Configuration] = []
+    for number, row in best_frame(results.trials, len(results.trials)).iterrows():
+        params = by_number[int(str(number))].params
+        if any(params == earlier.params for earlier in found):
+            continue
+        found.append(
+            Configuration(
+                study=opened.name,
+                trial=int(str(number)),
+                params=params,
+                value=float(row["value"]),
+                best_interval=int(row["best_interval"]),
+                study_seed=opened.seed,
+                trial_seed=derive_seed(opened.seed, "trial", number),
+                study_file=_shown_path(study_file.path),
+                study_digest=study_file.digest,
+                space=fingerprint.get("space", {}),
+                data=fingerprint.get("data", {}),
+                versions=versions(),
+            )
+        )
+        if len(found) == count:
+            break
+    if not found:
+        raise UsageError(
+            f"study {opened.name} has no complete trial to export yet: hpsearch run --study {study_file.name}"
+        )
+    return found
+
+
+def write_configuration(path: Path, configuration: Configuration) -> None:
+    """Write a configuration as JSON, with its digest."""
+    content = {"format": FORMAT, **asdict(configuration), _DIGEST: configuration.digest}
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Return what `write_configuration` wrote.
+
+    Raises UsageError if the file is missing, truncated, not a configuration, or was changed since.
+    """
+    remedy = "write it again with hpsearch export"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror}): give a file that hpsearch export wrote") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is truncated or not JSON ({error}): {remedy}") from error
+    fields = set(Configuration.__dataclass_fields__)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a configuration of this version of hpsearch: {remedy}")
+    expected = content.pop(_DIGEST, None)
+    if _digest(content) != expected:
+        raise UsageError(f"{path} was changed after its export, its contents do not match its digest: {remedy}")
+    if missing := fields ^ (set(content) - {"format"}):
+        raise UsageError(f"{path} does not have the right entries ({', '.join(sorted(missing))}): {remedy}")
+    return Configuration(**{name: content[name] for name in fields})
+
+
+def check_unchanged(configuration: Configuration, path: Path, study_file: StudyFile, data: Dataset) -> None:
+    """Raise UsageError, saying what, if the study file or its data are not those the configuration was found with."""
+    now = describe_study(study_file, data, configuration.study_seed)
+    before = {"space": configuration.space, "data": configuration.data}
+    changes = differences(before, {name: now[name] for name in before})
+    remedy = "run it as a new study (--fresh) and export from that"
+    if study_file.digest != configuration.study_digest and not changes:
+        changes, remedy = ["its text is another, though space and data are the same"], "export again"
+    if changes:
+        raise UsageError(
+            f"{study_file.path.name} has changed since {path} was exported: {'; '.join(changes)}. "
+            f"Undo the change, or {remedy}"
+        )
+
+
+def file_name(study: str, rank: int) -> str:
+    """Return the name of the file for the `rank`-th best configuration of a study."""
+    safe = re.sub(r"[^-.@+#=:\w]", "_", study)
+    return f"{safe}-{rank}.json"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _shown_path(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

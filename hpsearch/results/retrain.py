@@ -1,0 +1,242 @@
+"""From a configuration to a model one can trust: confirmed over seeds, trained on all data, tested once.
+
+Nothing here writes files but the executor, which keeps each seed's resume point, so that the same command goes on
+where it stopped.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, default_collate
+
+from hpsearch.datasets import Dataset, Examples, Split, length
+from hpsearch.errors import HpsearchError, UsageError
+from hpsearch.executors import Died, Ended, Executor, Reported, Task
+from hpsearch.results.export import Configuration
+from hpsearch.study import Steps, Study
+from hpsearch.training import EVALUATION_BATCH, EpochReport, Run, derive_seed, train
+
+RETRIES = 2
+
+
+def confirm(
+    configurations: Sequence[Configuration],
+    seeds: int,
+    executor: Executor,
+    folder: Path,
+    *,
+    device: str,
+    reported: Callable[[int, int, EpochReport], None],
+    ended: Callable[[int, int, float], None],
+) -> pd.DataFrame:
+    """Train each configuration under `seeds` new seeds, as in the search; return one row a training.
+
+    Columns: candidate (from 1), seed (from 1), value (best validation accuracy), best_interval, intervals, reason,
+    seconds. Raises HpsearchError if a training fails.
+    """
+    waiting = [
+        Task(
+            number=candidate * seeds + index,
+            params=configuration.params,
+            seed=derive_seed(configuration.trial_seed, "confirm", index + 1),
+            folder=folder / f"{configuration.digest[:12]}-{index + 1}",
+            identity=f"{configuration.digest}/{index + 1}",
+            device=device,
+        )
+        for candidate, configuration in enumerate(configurations)
+        for index in range(seeds)
+    ]
+    running: dict[int, Task] = {}
+    deaths: dict[int, int] = {}
+    rows: dict[int, dict[str, Any]] = {}
+    while waiting or running:
+        while waiting and len(running) < executor.slots:
+            task = waiting.pop(0)
+            running[task.number] = task
+            executor.submit(task)
+        for event in executor.events(0.1):
+            candidate, seed = (part + 1 for part in divmod(event.number, seeds))
+            if isinstance(event, Reported):
+                executor.reply(event.number, "continue")
+                reported(candidate, seed, event.report)
+            elif isinstance(event, Ended):
+                outcome = event.outcome
+                if outcome.best_value is None or outcome.reason in ("failed", "interrupted"):
+                    raise HpsearchError(f"candidate {candidate}, seed {seed}: {outcome.error or outcome.reason}")
+                del running[event.number]
+                rows[event.number] = {
+                    "candidate": candidate,
+                    "seed": seed,
+                    "value": outcome.best_value,
+                    "best_interval": outcome.best_interval,
+                    "intervals": outcome.intervals,
+                    "reason": outcome.reason,
+                    "seconds": outcome.seconds,
+                }
+                ended(candidate, seed, outcome.best_value)
+            elif isinstance(event, Died):
+                deaths[event.number] = deaths.get(event.number, 0) + 1
+                if deaths[event.number] > RETRIES:
+                    raise HpsearchError(f"candidate {candidate}, seed {seed}: {event.why}")
+                waiting.insert(0, running.pop(event.number))
+    return pd.DataFrame([rows[number] for number in sorted(rows)])
+
+
+def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a candidate, the highest confirmed mean first.
+
+    `searched` is its accuracy in the search, `mean`, `sd` and `low`, `high` those over the seeds; `intervals` is the
+    median of the best intervals (the lower one of two).
+    """
+    frame = confirmed.groupby("candidate").agg(
+        seeds=("value", "count"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        low=("value", "min"),
+        high=("value", "max"),
+        intervals=("best_interval", lambda found: statistics.median_low(map(int, found))),
+    )
+    frame.insert(0, "searched", [configurations[candidate - 1].value for candidate in frame.index])
+    frame.insert(0, "trial", [configurations[candidate - 1].trial for candidate in frame.index])
+    return frame.sort_values("mean", ascending=False, kind="stable").reset_index()
+
+
+def luck(searched: float, mean: float, sd: float) -> str:
+    """Return a sentence on whether a search's accuracy was that of a lucky seed."""
+    if sd != sd:
+        return "One seed more cannot tell whether the search's was a lucky one."
+    if searched <= mean + sd:
+        return f"The search's {searched:.4f} is within one standard deviation of that mean, or below: no lucky seed."
+    size = f"{(searched - mean) / sd:.1f} standard deviations" if sd > 0 else "further than the seeds differ"
+    return f"The search's {searched:.4f} lies {size} above that mean: its seed was a lucky one."
+
+
+def joined(data: Dataset) -> Dataset:
+    """Return a data set that trains on the training and validation examples; what it calls validation is seen data."""
+    train: Examples
+    if isinstance(data.train, Split) and isinstance(data.validation, Split):
+        train = Split(*(torch.cat(parts) for parts in zip(data.train, data.validation, strict=True)))
+    else:
+        train = ConcatDataset([_as_dataset(data.train), _as_dataset(data.validation)])
+    return Dataset(train=train, validation=data.validation, test=None, classes=data.classes, note=data.note)
+
+
+def train_finally(
+    study: Study,
+    configuration: Configuration,
+    data: Dataset,
+    intervals: int,
+    *,
+    device: str,
+    reported: Callable[[EpochReport, int], None],
+) -> Run:
+    """Train on training and validation data for `intervals` intervals, from the trial's own seed, and return the run.
+
+    The step size follows the same schedule as in the search, cut off where the confirmed runs were best. On a CPU one
+    thread trains, so that the same configuration gives the same weights, bit for bit.
+    """
+    together = joined(data)
+    run = Run(study, configuration.params, together, seed=configuration.trial_seed, device=device)
+    if isinstance(study.interval, Steps):
+        intervals = round(intervals * length(together.train) / length(data.train))
+    intervals = max(1, min(intervals, run.intervals))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for report in train(run):
+            reported(report, intervals)
+            if report.diverged:
+                raise HpsearchError(f"the final training diverged in interval {report.interval}")
+            if report.interval == intervals:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the test set said. `low` and `high` bound the accuracy's 95 % Wilson interval; `seconds` per 1,000 examples.
+
+    `confusion` has a row for each true class and a column for each predicted one; `classes` has precision, recall and
+    F1 and the number of examples of each class.
+    """
+
+    examples: int
+    correct: int
+    low: float
+    high: float
+    seconds: float
+    confusion: pd.DataFrame
+    classes: pd.DataFrame
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct examples."""
+        return self.correct / self.examples
+
+
+def evaluate_once(model: nn.Module, data: Dataset) -> Evaluation:
+    """Evaluate a model on the test split. Raises UsageError if the data set has none."""
+    if data.test is None:
+        raise UsageError("the data set has no test split to evaluate on: return one from the dataset function")
+    began = time.perf_counter()
+    predicted, truth = predictions(model, data.test)
+    seconds = (time.perf_counter() - began) / len(truth) * 1000
+    labels = list(range(len(data.classes)))
+    correct = int((predicted == truth).sum())
+    interval = binomtest(correct, len(truth)).proportion_ci(0.95, method="wilson")
+    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    return Evaluation(
+        examples=len(truth),
+        correct=correct,
+        low=float(interval.low),
+        high=float(interval.high),
+        seconds=seconds,
+        confusion=pd.DataFrame(
+            confusion_matrix(truth, predicted, labels=labels), index=data.classes, columns=data.classes
+        ),
+        classes=pd.DataFrame(
+            {"class": data.classes, "precision": precision, "recall": recall, "f1": f1, "examples": support}
+        ),
+    )
+
+
+def predictions(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
+    """Return predicted and true class numbers (N,), on the CPU; two classes with one output are split at zero."""
+    device = next(model.parameters()).device
+    model.eval()
+    predicted, truth = [], []
+    with torch.inference_mode():
+        for start in range(0, length(split), EVALUATION_BATCH):
+            inputs, targets = take(split, start, start + EVALUATION_BATCH)
+            outputs = model(inputs.to(device))
+            if outputs.dim() < 2 or outputs.shape[1] == 1:
+                predicted.append((outputs.flatten() > 0).long().cpu())
+                truth.append((targets > 0).long())
+            else:
+                predicted.append(outputs.argmax(dim=1).cpu())
+                truth.append(targets)
+    return torch.cat(predicted), torch.cat(truth)
+
+
+def take(split: Examples, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets from `start` to `stop`, on the CPU."""
+    stop = min(stop, length(split))
+    if isinstance(split, Split):
+        return split.inputs[start:stop].cpu(), split.targets[start:stop].cpu()
+    inputs, targets = default_collate([split[index] for index in range(start, stop)])
+    return inputs, targets
+
+
+def _as_dataset(split: Examples) -> "torch.utils.data.Dataset[Any]":
+    return torch.utils.data.TensorDataset(*split) if isinstance(split, Split) else split

@@ -1,0 +1,92 @@
+"""Trials chosen by hand: params checked against the space, and put into the queue for the next run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpsearch.errors import UsageError
+from hpsearch.search.opening import OpenStudy
+from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe
+from hpsearch.study import Recipe, Study
+
+
+def parse_params(texts: Sequence[str], study: Study) -> Params:
+    """Return the params that texts such as `lr=0.01` give, as the space has them; the others are left to be drawn.
+
+    Raises UsageError for a name the space does not have, a value out of range, and a parameter that no trial with
+    these values has.
+    """
+    space = describe(study.trace)
+    params: Params = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"cannot use {text!r}: give name=value, such as lr=0.01")
+        if name not in space:
+            raise UsageError(f"the study has no parameter {name!r}: it has {', '.join(space)}")
+        if name in params:
+            raise UsageError(f"{name} is given twice: {name}={params[name]} and {text}")
+        params[name] = _value(space[name].parameter, value)
+    _check_used(study, params, space)
+    return params
+
+
+def enqueue(opened: OpenStudy, params: Mapping[str, Any]) -> int:
+    """Add a waiting trial that has `params` to the study, and return its number."""
+    study = opened.optuna_study()
+    study.enqueue_trial(dict(params))
+    return max(trial.number for trial in study.get_trials(deepcopy=False))
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    """Return the value that `text` stands for. Raises UsageError if the parameter cannot have it."""
+    if isinstance(parameter, Choice) and text in map(str, parameter.options):
+        return next(label for label in parameter.options if str(label) == text)
+    try:
+        return parameter.check(json.loads(text))
+    except json.JSONDecodeError:
+        return parameter.check(text)
+
+
+class _Pinned(Space):
+    """Answers with `params`, and passes on what they do not say."""
+
+    def __init__(self, space: Space, params: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._space = space
+        self._pinned = params
+
+    def _pick(self, parameter: Parameter) -> Any:
+        if parameter.name in self._pinned:
+            return parameter.check(self._pinned[parameter.name])
+        name = parameter.name
+        if isinstance(parameter, Choice):
+            return self._space.choice(name, {label: label for label in parameter.options})
+        low, high, log, grid = parameter.low, parameter.high, parameter.log, parameter.grid
+        if isinstance(parameter, Float):
+            return self._space.float(name, low, high, log=log, step=parameter.step, grid=grid)
+        return self._space.int(name, parameter.low, parameter.high, log=log, step=parameter.step, grid=parameter.grid)
+
+
+def _check_used(study: Study, params: Mapping[str, Any], conditions: Mapping[str, Described]) -> None:
+    """Raise UsageError if a recipe with `params` does not ask for one of them, at some values of the others."""
+    unused: dict[str, int] = dict.fromkeys(params, 0)
+    tried = 0
+
+    def recipe(space: Space) -> Recipe:
+        nonlocal tried
+        pinned = _Pinned(space, params)
+        drawn = study.trace(pinned)
+        tried += 1
+        for name in params:
+            unused[name] += name not in pinned.params
+        return drawn
+
+    describe(recipe)
+    for name, count in unused.items():
+        if count == 0:
+            continue
+        needed = [f"{other}={' or '.join(map(str, values))}" for other, values in conditions[name].conditions.items()]
+        when = f"only with {', '.join(needed)}" if needed else "at some values of the others only"
+        remedy = "leave it out" if count == tried else "give that too"
+        raise UsageError(f"the recipe asks for {name} {when}: {remedy}")
