@@ -11,6 +11,8 @@ too much for maxout, which cuts off nothing.
 
 Hidden layers of 30 neurons, two or six of them, on the 8x8 digits; plain gradient descent with step size 0.1 and
 batches of 32 for all, fifteen epochs.
+
+Run it with `hpsearch run --study activations`: half a minute on two cores.
 """
 
 from matplotlib.figure import Figure

@@ -10,6 +10,8 @@ LeNet-5 on the digits; a random sample of optimisers, step sizes, batch sizes an
 ones. In the report's run a patience of five epochs saves half of all epochs and loses nothing of the best accuracy; two
 save seven tenths, but end some trials during their slow start, at a cost of up to 17 points. A target saves only on
 trials that reach it, and gives up what lies beyond.
+
+Run it with `hpsearch run --study early_stopping`: two minutes on two cores.
 """
 
 from matplotlib.figure import Figure

@@ -7,6 +7,8 @@ of its own: five epochs are not the first five of fifteen.
 
 The pictures are read from `--data` (or `$HPSEARCH_DATA`) or downloaded to it. A folder `fashion-mnist-sample` there
 serves as well; the run and the report then say that it was a sample, and its figures are none of Fashion-MNIST's.
+
+Run it with `hpsearch run --study fashion --data FOLDER`: a minute with the sample on two cores.
 """
 
 import numpy as np
@@ -76,7 +78,7 @@ def confusion(results: Results) -> Figure:
         ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
     ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel="named", ylabel="is")
+    ax.set(xlabel="named", ylabel="is", title=results.data.note)
     return figure
 
 

@@ -5,6 +5,8 @@ The points of `perceptron.py`, but the origin belongs to the other class. Along 
 rule, whose steps do not shrink, wanders for ever; early stopping ends it once 50 epochs in a row bring no point more,
 and the best weights on the way are kept (Gallant's pocket algorithm, 1990, by another name). A hidden layer of tanh
 neurons bends the boundary. Each configuration is trained from three random starts.
+
+Run it with `hpsearch run --study inseparable`: a quarter of a minute on two cores.
 """
 
 from matplotlib.figure import Figure

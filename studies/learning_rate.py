@@ -9,6 +9,8 @@ three apart, everything else equal.
 
 A trial whose cost is no longer a finite number ends there and then, as `diverged`: it keeps what was best before, and
 the study goes on.
+
+Run it with `hpsearch run --study learning_rate`: half a minute on two cores.
 """
 
 import numpy as np

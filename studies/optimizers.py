@@ -18,6 +18,8 @@ The course claims that
 Each way has one step size for all four of its runs, so that none is tuned more than another: of values half a decade
 apart, the one with the lowest product of the four training costs after 20 epochs (plain 0.1, *0.3*, 1; normalised
 0.001, 0.003, *0.01*, 0.03; RMSprop 0.001, *0.003*, 0.01; Adam 0.001, 0.003, *0.01*).
+
+Run it with `hpsearch run --study optimizers --data FOLDER`: two minutes on two cores.
 """
 
 from matplotlib.figure import Figure

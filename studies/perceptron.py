@@ -14,6 +14,8 @@ The last two also with a hidden layer of tanh neurons, where the boundary need n
 points are right for a whole epoch, the convergence theorem's end of the perceptron rule (Novikoff 1962), or when 50
 epochs in a row bring no point more. The eight points are training, validation and test data at once: nothing is said
 here of points not seen. `inseparable.py` asks what happens when no line exists.
+
+Run it with `hpsearch run --study perceptron`: half a minute on two cores.
 """
 
 from matplotlib.figure import Figure

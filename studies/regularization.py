@@ -15,6 +15,8 @@ the penalties shrink:
 Adam with step size 0.001, batches of 32, 40 epochs; each strength from three random starts. No early stopping: it is a
 regulariser itself, and would hide what is to be seen. In the report's run the gap falls from 26 points without a
 penalty to about 3 with weight decay 0.01, L1 0.001 or dropout 0.5, while validation accuracy rises from 0.70 to 0.76.
+
+Run it with `hpsearch run --study regularization`: a minute and a half on two cores.
 """
 
 import numpy as np

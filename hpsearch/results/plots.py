@@ -158,7 +158,8 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> 
         if isinstance(found, CategoricalDistribution):
             labels = [str(choice) for choice in found.choices]
             jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
-            positions = np.array([labels.index(str(value)) for value in x]) + jitter
+            # By value, not by text: a column that lacks some values holds its whole numbers as 8.0.
+            positions = np.array([found.choices.index(value) for value in x]) + jitter
             axes.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 8 else 0)
             axes.set_xlim(-0.5, len(labels) - 0.5)
         elif getattr(found, "log", False):
@@ -295,10 +296,9 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 def _positions(values: pd.Series, found: BaseDistribution) -> np.ndarray:
     """Return where on its axis, from 0 to 1, each value of a parameter lies; `_ABSENT` for none."""
     if isinstance(found, CategoricalDistribution):
-        labels = [str(choice) for choice in found.choices]
-        scale = max(len(labels) - 1, 1)
+        choices, scale = found.choices, max(len(found.choices) - 1, 1)
         # A choice may be None, but then its column holds no other absence that could be told from it.
-        return np.array([labels.index(str(value)) / scale if str(value) in labels else _ABSENT for value in values])
+        return np.array([choices.index(value) / scale if value in choices else _ABSENT for value in values])
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
     low, high = _range(found)
     if getattr(found, "log", False):
