@@ -1,0 +1,301 @@
+"""`hpsearch compare`: equal epochs for all, resumable, and a table whose numbers follow from the database."""
+
+import dataclasses
+import json
+import math
+import signal
+import sqlite3
+import statistics
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from here import STUDIES, hpsearch_here
+
+from hpsearch import Dataset, Steps, UsageError
+from hpsearch.results import compare
+from hpsearch.search.comparison import Pair, budget_of, make_pairs, train_pair, trained, trained_already
+from hpsearch.search.opening import OpenStudy, open_for_run
+from hpsearch.search.pairs import Watcher, make_job, train_pairs
+from hpsearch.search.supervisor import End
+from hpsearch.study import StudyFile, load_study
+
+STRATEGIES = "random,grid,tpe:n_startup_trials=2,group=false+asha"
+BUDGET = 20
+
+
+@pytest.fixture(scope="module")
+def tiny() -> StudyFile:
+    return load_study(str(STUDIES / "tiny.py"))
+
+
+@pytest.fixture(scope="module")
+def data(tiny: StudyFile) -> Dataset:
+    return tiny.study.load_data()
+
+
+def train(folder: Path, tiny: StudyFile, data: Dataset, pair: Pair, budget: int) -> OpenStudy:
+    url = f"sqlite:///{folder}/hpsearch.db"
+    opened = open_for_run(url, tiny, data, name=pair.name, seed=pair.seed, runs=folder / "runs")
+    train_pair(pair, opened, tiny.study, data, budget)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, tiny: StudyFile, data: Dataset) -> Path:
+    """A folder in which two seeds of each strategy have been compared."""
+    folder = tmp_path_factory.mktemp("compared")
+    for pair in make_pairs(STRATEGIES, tiny.study, name="tiny", repeats=2, seed=0):
+        train(folder, tiny, data, pair, BUDGET)
+    arguments = ["--study", "tiny", "--strategies", STRATEGIES, "--repeats", "2", "--epoch-budget", str(BUDGET)]
+    assert hpsearch_here(folder, "compare", *arguments) == 0
+    return folder
+
+
+def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "hpsearch.db")) as connection:
+        return list(connection.execute(query))
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    """Return by study the accuracies in the order of training, by plain SQL."""
+    found: dict[str, list[float]] = {}
+    for name, accuracy in rows(
+        folder,
+        "SELECT study_name, intermediate_value FROM trial_intermediate_values NATURAL JOIN trials NATURAL JOIN studies "
+        "ORDER BY study_name, number, step",
+    ):
+        assert isinstance(accuracy, float)
+        found.setdefault(str(name), []).append(accuracy)
+    return found
+
+
+def test_every_strategy_trains_exactly_the_budget(compared: Path) -> None:
+    found = curves(compared)
+    assert len(found) == 6
+    assert {len(accuracies) for accuracies in found.values()} == {BUDGET}
+    states = dict(rows(compared, "SELECT state, COUNT(*) FROM trials GROUP BY state"))
+    assert set(states) <= {"COMPLETE", "PRUNED", "WAITING"}
+
+
+def test_the_table_of_repeats_follows_from_the_database(compared: Path) -> None:
+    table = pd.read_csv(compared / "reports/tiny/compare_repeats.csv").set_index("study")
+    found = curves(compared)
+    near = 0.995 * max(map(max, found.values()))
+    for name, accuracies in found.items():
+        row = table.loc[name]
+        best = [max(accuracies[: end + 1]) for end in range(len(accuracies))]
+        assert row["best"] == max(accuracies)
+        assert row["area"] == pytest.approx(sum(best) / BUDGET)
+        assert row["epochs"] == BUDGET
+        reached = [epoch for epoch, value in enumerate(best, start=1) if value >= near]
+        assert row["epochs_to_near"] == reached[0] if reached else math.isnan(row["epochs_to_near"])
+        for column, state in (("complete", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL")):
+            query = "SELECT COUNT(*) FROM trials NATURAL JOIN studies WHERE study_name = '{}' AND state = '{}'"
+            assert rows(compared, query.format(name, state)) == [(row[column],)]
+        query = (
+            "SELECT value_json FROM study_user_attributes NATURAL JOIN studies WHERE study_name = '{}' AND key = '{}'"
+        )
+        assert rows(compared, query.format(name, "hpsearch:wall_seconds")) == [(json.dumps(row["wall_seconds"]),)]
+        rivals = [max(other) for rival, other in found.items() if rival[-1] == name[-1]]
+        better = sum(value > max(accuracies) for value in rivals)
+        equal = sum(value == max(accuracies) for value in rivals)
+        assert row["rank"] == better + (equal + 1) / 2
+
+
+def test_the_table_of_strategies_follows_from_the_repeats(compared: Path) -> None:
+    table = pd.read_csv(compared / "reports/tiny/compare.csv").set_index("strategy")
+    repeats = pd.read_csv(compared / "reports/tiny/compare_repeats.csv")
+    assert list(table["best_mean"]) == sorted(table["best_mean"], reverse=True)
+    for strategy, group in repeats.groupby("strategy"):
+        row = table.loc[strategy]
+        values = list(group["best"])
+        assert row["repeats"] == len(values) == 2
+        assert row["best_mean"] == pytest.approx(statistics.mean(values))
+        assert row["best_sd"] == pytest.approx(statistics.stdev(values))
+        assert row["best_se"] == pytest.approx(statistics.stdev(values) / math.sqrt(2))
+        assert row["area_mean"] == pytest.approx(statistics.mean(group["area"]))
+        assert row["rank_mean"] == pytest.approx(statistics.mean(group["rank"]))
+        assert row["rank_se"] == pytest.approx(statistics.stdev(group["rank"]) / math.sqrt(2))
+        assert row["near_reached"] == group["epochs_to_near"].notna().sum()
+
+
+def test_the_page_names_command_machine_and_versions_and_shows_the_plot(compared: Path) -> None:
+    page = (compared / "reports/tiny/compare.md").read_text()
+    assert f"hpsearch compare --study tiny --strategies {STRATEGIES} --repeats 2 --epoch-budget {BUDGET}" in page
+    assert "optuna 5" in page
+    assert "core" in page
+    assert (compared / "reports/tiny/compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "compare.png" in page
+
+
+def test_the_grid_is_compared_in_another_order_under_each_seed(compared: Path) -> None:
+    query = (
+        "SELECT study_name, number, param_name, param_value FROM trial_params NATURAL JOIN trials NATURAL JOIN studies "
+        "WHERE study_name LIKE 'tiny@grid#%' ORDER BY study_name, number, param_name"
+    )
+    first, second = ([row[1:] for row in rows(compared, query) if str(row[0])[-1] == repeat] for repeat in "12")
+    assert first != second
+
+
+def test_a_comparison_done_says_that_nothing_is_left(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--study", "tiny", "--strategies", STRATEGIES, "--repeats", "2", "--epoch-budget", str(BUDGET)]
+    before = (compared / "reports/tiny/compare_repeats.csv").read_text()
+    assert hpsearch_here(compared, "compare", *arguments) == 0
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert (compared / "reports/tiny/compare_repeats.csv").read_text() == before
+
+
+def contents(opened: OpenStudy) -> list[object]:
+    trials = opened.optuna_study().trials
+    return [(trial.params, trial.intermediate_values, trial.state, trial.value) for trial in trials]
+
+
+@pytest.mark.parametrize("strategy", ["random+hyperband", "nsga2:population_size=2+median:n_startup_trials=1"])
+def test_a_budget_in_two_parts_is_the_budget_in_one(
+    tmp_path: Path, tiny: StudyFile, data: Dataset, strategy: str
+) -> None:
+    pair = Pair(name="pair", strategy=strategy, repeat=1, seed=3)
+    whole = train(tmp_path, tiny, data, pair, 22)
+    (tmp_path / "parts").mkdir()
+    first = train(tmp_path / "parts", tiny, data, pair, 10)
+    assert trained(first) == 10
+    parts = train(tmp_path / "parts", tiny, data, pair, 22)
+    assert trained(parts) == 22
+    assert contents(parts) == contents(whole)
+
+
+class Interrupting(Watcher):
+    """Interrupts a comparison, as Ctrl-C does, at its `at`-th interval."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+        self.reports = 0
+        self.ends: dict[str, tuple[End, int]] = {}
+        self.errors: list[str] = []
+
+    def pair_started(self, pair: Pair) -> None:
+        pass
+
+    def pair_reported(self, pair: Pair, accuracy: float) -> None:
+        self.reports += 1
+        if self.reports == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
+        self.ends[pair.name] = (end, intervals)
+
+    def pair_failed(self, pair: Pair, error: str) -> None:
+        self.errors.append(error)
+
+    def message(self, text: str) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+
+def test_an_interrupted_comparison_goes_on_to_the_exact_budget(tmp_path: Path, tiny: StudyFile, data: Dataset) -> None:
+    url = f"sqlite:///{tmp_path}/hpsearch.db"
+    pairs = make_pairs("random,sobol", tiny.study, name="tiny", repeats=1, seed=0)
+    trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
+    job = make_job(tiny, data, storage=url, runs=tmp_path / "runs", budget=16, device="cpu")
+    interrupting = Interrupting(at=5)
+    assert not train_pairs(pairs, job, interrupting, workers=1)
+    assert set(dict(rows(tmp_path, "SELECT state, COUNT(*) FROM trials GROUP BY state"))) <= {"COMPLETE", "WAITING"}
+    before = trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
+    assert 5 <= before[pairs[0]] < 16
+    assert before[pairs[1]] == 0
+    watcher = Interrupting()
+    assert train_pairs(pairs, job, watcher, workers=2)
+    assert not watcher.errors
+    assert watcher.ends == {"tiny@random#1": ("done", 16), "tiny@sobol#1": ("done", 16)}
+    assert watcher.reports == 32 - before[pairs[0]]
+    straight = train(tmp_path, tiny, data, Pair(name="straight", strategy="random", repeat=1, seed=0), 16)
+    again = open_for_run(url, tiny, data, name="tiny@random#1", seed=0, runs=tmp_path / "runs")
+    assert contents(again) == contents(straight)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--strategies", "random,gpp"], ["unknown sampler 'gpp'", "did you mean gp"]),
+        (["--strategies", "random+axe"], ["unknown pruner 'axe'", "median"]),
+        (["--strategies", "tpe:startup=3"], ["startup=3", "n_startup_trials"]),
+        (["--strategies", "manual"], ["manual", "leave it out"]),
+        (["--strategies", "tpe,tpe"], ["tpe is named twice"]),
+        (["--strategies", ","], ["names none"]),
+        (["--strategies", "random", "--out", "hpsearch.db/x"], ["cannot write to the folder hpsearch.db/x"]),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(tmp_path: Path, options: list[str], expected: list[str]) -> None:
+    (tmp_path / "hpsearch.db").touch()
+    with pytest.raises(UsageError) as error:
+        hpsearch_here(tmp_path, "compare", "--study", "tiny", "--epoch-budget", "10", *options)
+    assert "\n" not in str(error.value)
+    assert all(part in str(error.value) for part in expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["hpsearch.db"]
+    assert (tmp_path / "hpsearch.db").stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--epoch-budget", "10"], ["tiny@random#1", f"{BUDGET} intervals already", "budget of 10"]),
+        (["--epoch-budget", str(BUDGET), "--seed", "4"], ["tiny@random#1", "seed was 0, is now 4"]),
+    ],
+)
+def test_another_budget_or_seed_than_before_is_refused(compared: Path, options: list[str], expected: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        hpsearch_here(compared, "compare", "--study", "tiny", "--strategies", "random", "--repeats", "1", *options)
+    assert all(part in str(error.value) for part in expected)
+
+
+def test_a_budget_is_whole_intervals(tiny: StudyFile) -> None:
+    assert budget_of(dataclasses.replace(tiny.study, interval=2), 30) == 15
+    with pytest.raises(UsageError, match="multiple of the study's interval, 4; got 30"):
+        budget_of(dataclasses.replace(tiny.study, interval=4), 30)
+    with pytest.raises(UsageError, match="Steps"):
+        budget_of(dataclasses.replace(tiny.study, interval=Steps(5)), 30)
+
+
+@pytest.fixture
+def repeats() -> pd.DataFrame:
+    best = {"a": [0.90, 0.92, 0.94], "b": [0.91, 0.91, 0.91], "random": [0.80, 0.81, 0.85]}
+    return pd.DataFrame(
+        [
+            {
+                "strategy": name,
+                "repeat": repeat,
+                "best": value,
+                "area": value - 0.1,
+                "epochs_to_near": None,
+                "rank": 1.0,
+            }
+            | dict.fromkeys(("complete", "pruned", "failed", "epochs", "wall_seconds"), 1)
+            for name, values in best.items()
+            for repeat, value in enumerate(values, start=1)
+        ]
+    )
+
+
+def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
+    table = compare.strategies_frame(repeats)
+    # The standard error of 0.90, 0.92, 0.94 is 0.02 / sqrt(3) = 0.0115: 0.91 is within it, 0.82 is not.
+    assert compare.within_one_se(table) == ["a", "b"]
+    text = compare.conclusion(repeats, table, budget=300, default="b", examples=1000)
+    assert "The highest mean best validation accuracy is a's, 0.9200 ± 0.0200" in text
+    assert "Within one standard error of it (0.0115) are b; further below are random." in text
+    assert "The study's default, b, is among those." in text
+    assert "a +0.1000 ± 0.0058" in text
+    assert "clearly better, by more than two of them, are a, b." in text
+    assert "One of the 1,000 validation examples is 0.0010." in text
+    assert "default, c, was not compared" in compare.conclusion(repeats, table, budget=1, default="c", examples=9)
+
+
+def test_a_curve_that_ends_early_keeps_its_best() -> None:
+    epochs = pd.DataFrame(
+        {"strategy": ["a"] * 2, "repeat": [1, 1], "epochs": [1, 2], "accuracy": [0.5, 0.75], "best": [0.5, 0.75]}
+    )
+    assert list(compare.best_so_far(epochs, 4)[("a", 1)]) == [0.5, 0.75, 0.75, 0.75]
