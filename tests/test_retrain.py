@@ -1,0 +1,260 @@
+"""`hpsearch retrain`: confirmed over seeds, trained on all data, tested once, and the same every time."""
+
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from finished import make_study
+from here import STUDIES, hpsearch_here
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+
+from hpsearch import Dataset, HpsearchError, Split, Study, UsageError, checkpoint
+from hpsearch.results.card import export_program
+from hpsearch.results.export import Configuration, read_configuration
+from hpsearch.results.retrain import evaluate_once, joined, luck, predictions
+from hpsearch.study import load_study
+from hpsearch.training import Run, derive_seed, train
+
+TINY = (STUDIES / "tiny.py").read_text()
+COMMAND = ["retrain", "best/tiny-1.json", "best/tiny-2.json", "--seeds", "3", "--workers", "0"]
+
+
+def prepare(folder: Path) -> None:
+    """Export two configurations of a study file of the folder's own."""
+    (folder / "studies").mkdir()
+    (folder / "studies/tiny.py").write_text(TINY.replace("epochs=8", "epochs=3"))
+    make_study(folder, ["budget"] * 3)
+    # The study was made of the original file, whose space and data are the same.
+    assert hpsearch_here(folder, "export", "--study", "studies/tiny.py", "--top", "2") == 0
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two candidates have been retrained."""
+    folder = tmp_path_factory.mktemp("retrained")
+    prepare(folder)
+    assert hpsearch_here(folder, *COMMAND) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(retrained: Path) -> Study:
+    return load_study(str(retrained / "studies/tiny.py")).study
+
+
+@pytest.fixture(scope="module")
+def data(study: Study) -> Dataset:
+    return study.load_data()
+
+
+@pytest.fixture(scope="module")
+def winner(retrained: Path) -> Configuration:
+    best = pd.read_csv(retrained / "reports/tiny/retrain/candidates.csv").iloc[0]
+    return read_configuration(retrained / f"best/tiny-{best['candidate']:.0f}.json")
+
+
+def result(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "reports/tiny/retrain/result.json").read_text())
+    return content
+
+
+def test_a_confirmation_is_the_training_loop_under_new_seeds(
+    retrained: Path, study: Study, data: Dataset, winner: Configuration
+) -> None:
+    confirmed = pd.read_csv(retrained / "reports/tiny/retrain/confirmed.csv")
+    candidate = 1 if winner == read_configuration(retrained / "best/tiny-1.json") else 2
+    row = confirmed[(confirmed["candidate"] == candidate) & (confirmed["seed"] == 2)].iloc[0]
+    run = Run(study, winner.params, data, seed=derive_seed(winner.trial_seed, "confirm", 2))
+    accuracies = [report.validation_accuracy for report in train(run)]
+    assert row["value"] == max(accuracies)
+    assert row["best_interval"] == accuracies.index(max(accuracies)) + 1
+    assert row["intervals"] == 3
+
+
+def test_candidates_are_ranked_by_their_confirmed_mean(retrained: Path) -> None:
+    confirmed = pd.read_csv(retrained / "reports/tiny/retrain/confirmed.csv")
+    table = pd.read_csv(retrained / "reports/tiny/retrain/candidates.csv")
+    assert len(confirmed) == 6
+    assert list(table["mean"]) == sorted(table["mean"], reverse=True)
+    for _, row in table.iterrows():
+        values = list(confirmed.loc[confirmed["candidate"] == row["candidate"], "value"])
+        assert row["mean"] == pytest.approx(statistics.mean(values))
+        assert row["sd"] == pytest.approx(statistics.stdev(values))
+        assert (row["low"], row["high"]) == (min(values), max(values))
+        intervals = confirmed.loc[confirmed["candidate"] == row["candidate"], "best_interval"]
+        assert row["intervals"] == statistics.median(intervals)
+        exported = read_configuration(retrained / f"best/tiny-{row['candidate']:.0f}.json")
+        assert (row["trial"], row["searched"]) == (exported.trial, exported.value)
+
+
+def test_the_final_model_is_what_a_plain_loop_gives(
+    retrained: Path, study: Study, data: Dataset, winner: Configuration
+) -> None:
+    intervals = result(retrained)["intervals"]
+    together = joined(data)
+    assert isinstance(together.train, Split)
+    assert isinstance(data.train, Split)
+    assert isinstance(data.validation, Split)
+    assert torch.equal(together.train.inputs, torch.cat([data.train.inputs, data.validation.inputs]))
+    run = Run(study, winner.params, together, seed=winner.trial_seed)
+    for report in train(run):
+        if report.interval == intervals:
+            break
+    saved = checkpoint.load(retrained / "reports/tiny/retrain/model.pt")
+    assert result(retrained)["weights_digest"] == checkpoint.digest(saved["model"])
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, saved["model"][name])
+
+
+def test_the_test_set_says_what_scikit_learn_and_the_formula_say(
+    retrained: Path, study: Study, data: Dataset, winner: Configuration
+) -> None:
+    folder = retrained / "reports/tiny/retrain"
+    model = study.replay(winner.params).model
+    model.load_state_dict(checkpoint.load(folder / "model.pt")["model"])
+    assert isinstance(data.test, Split)
+    with torch.inference_mode():
+        predicted = model.eval()(data.test.inputs).argmax(dim=1)
+    truth = data.test.targets
+    found = result(retrained)
+    correct, count = int((predicted == truth).sum()), len(truth)
+    assert (found["test_correct"], found["test_examples"]) == (correct, count)
+    share, z = correct / count, 1.959963984540054
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    assert found["test_accuracy_95"] == pytest.approx([middle - half, middle + half])
+    matrix = pd.read_csv(folder / "confusion.csv", index_col="true")
+    np.testing.assert_array_equal(matrix.to_numpy(), confusion_matrix(truth, predicted, labels=range(10)))
+    classes = pd.read_csv(folder / "classes.csv")
+    assert list(classes["recall"]) == pytest.approx(recall_score(truth, predicted, average=None, zero_division=0))
+    assert list(classes["precision"]) == pytest.approx(precision_score(truth, predicted, average=None, zero_division=0))
+    assert classes["examples"].sum() == count
+
+
+def test_the_exported_program_gives_the_models_outputs_for_any_batch(
+    retrained: Path, study: Study, data: Dataset, winner: Configuration
+) -> None:
+    folder = retrained / "reports/tiny/retrain"
+    model = study.replay(winner.params).model
+    model.load_state_dict(checkpoint.load(folder / "model.pt")["model"])
+    program = torch.export.load(folder / "model.pt2").module()
+    assert isinstance(data.test, Split)
+    for size in (1, 3, 360):
+        inputs = data.test.inputs[:size]
+        with torch.inference_mode():
+            torch.testing.assert_close(program(inputs), model.eval()(inputs))
+
+
+def test_the_card_says_what_matters(retrained: Path) -> None:
+    page = (retrained / "reports/tiny/retrain/card.md").read_text()
+    found = result(retrained)
+    assert f"**Test accuracy {found['test_accuracy']:.2%}**" in page
+    assert f"{found['test_correct']} of\n360 test examples" in page
+    assert "hpsearch retrain best/tiny-1.json best/tiny-2.json --seeds 3" in page
+    assert str(found["weights_digest"]) in page
+    assert (retrained / "reports/tiny/retrain/confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "studies/tiny.py" in page
+    assert str(retrained) not in page
+
+
+def test_the_same_command_gives_the_same_model_also_with_other_workers(retrained: Path, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    command = [*COMMAND[:-1], "2"]
+    assert hpsearch_here(tmp_path, *command) == 0
+    for name in ("result.json", "candidates.csv", "classes.csv", "confusion.csv"):
+        again = (tmp_path / "reports/tiny/retrain" / name).read_bytes()
+        assert again == (retrained / "reports/tiny/retrain" / name).read_bytes()
+    # Once more it only puts together what is on disk.
+    before = (tmp_path / "reports/tiny/retrain/confirmed.csv").read_text()
+    assert hpsearch_here(tmp_path, *command) == 0
+    assert (tmp_path / "reports/tiny/retrain/confirmed.csv").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("A small MLP", "A small net", ["its text is another", "export again"]),
+        ("0.0, 0.5, grid", "0.0, 0.6, grid", ["space dropout was float 0 .. 0.5, is now float 0 .. 0.6"]),
+        ("size=8)", "size=8, seed=1)", ["data train was 1,077 examples", "data validation was"]),
+    ],
+)
+def test_a_changed_study_is_refused_with_what_changed(
+    retrained: Path, tmp_path: Path, old: str, new: str, expected: list[str]
+) -> None:
+    original = (retrained / "studies/tiny.py").read_text()
+    assert old in original
+    changed = tmp_path / "tiny.py"
+    changed.write_text(original.replace(old, new))
+    with pytest.raises(UsageError) as error:
+        hpsearch_here(retrained, *COMMAND, "--study", str(changed), "--out", str(tmp_path / "out"))
+    assert "tiny.py has changed since best/tiny-1.json was exported" in str(error.value)
+    assert all(part in str(error.value) for part in expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_is_one_line(retrained: Path, tmp_path: Path) -> None:
+    whole = (retrained / "best/tiny-1.json").read_text()
+    (tmp_path / "short.json").write_text(whole[:300])
+    (tmp_path / "changed.json").write_text(whole.replace('"trial": ', '"trial": 1'))
+    (tmp_path / "file").touch()
+    for arguments, expected in (
+        ([str(tmp_path / "short.json")], "truncated"),
+        ([str(tmp_path / "changed.json")], "was changed after its export"),
+        (["best/tiny-1.json", "best/tiny-1.json"], "give it once"),
+        (["best/none.json"], "cannot read"),
+        (["best/tiny-1.json", "--out", str(tmp_path / "file/x")], "cannot write to the folder"),
+        (["best/tiny-1.json", "--device", "cuda:99"], "cuda:99"),
+    ):
+        with pytest.raises(UsageError, match=expected) as error:
+            hpsearch_here(retrained, "retrain", *arguments)
+        assert "\n" not in str(error.value)
+    elsewhere = read_configuration(retrained / "best/tiny-1.json")
+    assert elsewhere.study_file == "studies/tiny.py"
+    with pytest.raises(UsageError, match=r"names the study file studies/tiny\.py, which is not there.*--study FILE"):
+        hpsearch_here(tmp_path, "retrain", str(retrained / "best/tiny-1.json"))
+
+
+def test_luck_is_told_by_the_spread() -> None:
+    assert "no lucky seed" in luck(0.95, 0.95, 0.01)
+    assert "no lucky seed" in luck(0.959, 0.95, 0.01)
+    assert "2.0 standard deviations above" in luck(0.97, 0.95, 0.01)
+    assert "lucky one" in luck(0.97, 0.95, 0.0)
+    assert "One seed more cannot tell" in luck(0.97, 0.95, float("nan"))
+
+
+def test_two_classes_with_one_output_are_split_at_zero() -> None:
+    inputs = torch.tensor([[-1.0], [2.0], [3.0], [-4.0]])
+    data = Dataset(
+        train=Split(inputs, torch.tensor([-1, 1, 1, 1])),
+        validation=Split(inputs, torch.tensor([-1, 1, 1, 1])),
+        test=Split(inputs, torch.tensor([-1, 1, 1, 1])),
+        classes=("no", "yes"),
+    )
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    assert data.test is not None
+    predicted, truth = predictions(model, data.test)
+    assert (predicted.tolist(), truth.tolist()) == ([0, 1, 1, 0], [0, 1, 1, 1])
+    assert evaluate_once(model, data).confusion.to_numpy().tolist() == [[1, 0], [1, 2]]
+
+
+def test_a_torch_dataset_is_joined_and_tested_as_tensors_are(data: Dataset) -> None:
+    splits = (data.train, data.validation, data.test)
+    lazy = [torch.utils.data.TensorDataset(*split) for split in splits if isinstance(split, Split)]
+    other = Dataset(train=lazy[0], validation=lazy[1], test=lazy[2], classes=data.classes)
+    assert len(joined(other).train) == len(joined(data).train) == 1437  # type: ignore[arg-type]
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    assert evaluate_once(model, other).correct == evaluate_once(model, data).correct
+
+
+def test_a_model_that_differs_when_exported_is_an_error() -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs * 2 if float(inputs.sum()) > 0 else inputs
+
+    with pytest.raises(HpsearchError, match=r"cannot be exported with torch\.export"):
+        export_program(Branching(), torch.ones(4, 1))
