@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from hpsearch.results.figures import COLOURS, make_figure
 
@@ -80,10 +80,11 @@ def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int 
         line = history[history["number"] == best]
         axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
         handles.append(Line2D([], [], color="black", linewidth=2, label=f"best, trial {best}"))
+    longest = max(2, int(history["interval"].max()))
     axes.set(
         xlabel="Interval",
         ylabel=ACCURACY,
-        xlim=(1, max(2, int(history["interval"].max()))),
+        xlim=(1 - 0.015 * longest, 1.015 * longest),
         ylim=(0, 1.02),
     )
     if len(numbers) < len(trials):
@@ -160,10 +161,19 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> 
             jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
             # By value, not by text: a column that lacks some values holds its whole numbers as 8.0.
             positions = np.array([found.choices.index(value) for value in x]) + jitter
-            axes.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 8 else 0)
+            axes.set_xticks(range(len(labels)), labels, rotation=30 if sum(map(len, labels)) > 24 else 0)
             axes.set_xlim(-0.5, len(labels) - 0.5)
-        elif getattr(found, "log", False):
-            axes.set_xscale("log")
+        else:
+            low, high = _range(found)
+            log = bool(getattr(found, "log", False))
+            margin = 0.04 * (np.log(high / low) if log else high - low) or 0.5
+            axes.set_xlim((low / np.exp(margin), high * np.exp(margin)) if log else (low - margin, high + margin))
+            if log:
+                axes.set_xscale("log")
+            axes.xaxis.set_major_locator(
+                LogLocator() if log else MaxNLocator(5, integer=isinstance(found, IntDistribution))
+            )
+            axes.xaxis.set_minor_formatter(NullFormatter())
         dots = axes.scatter(
             positions,
             values[given].clip(lower=floor),

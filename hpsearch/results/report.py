@@ -186,7 +186,8 @@ def _rules(results: Results) -> str:
     if rules.target is not None:
         parts.append(f"at {rules.target:g} on training and validation data")
     if rules.patience is not None:
-        parts.append(f"after {rules.patience} intervals without improvement by more than {rules.min_improvement:g}")
+        by = f" by more than {rules.min_improvement:.2%} of the best" if rules.min_improvement else ""
+        parts.append(f"after {rules.patience} intervals without improvement{by}")
     return ", or ".join(parts) or "none"
 
 
