@@ -286,7 +286,7 @@ def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
     assert compare.within_one_se(table) == ["a", "b"]
     text = compare.conclusion(repeats, table, budget=300, default="b", examples=1000)
     assert "The highest mean best validation accuracy is a's, 0.9200 ± 0.0200" in text
-    assert "Within one standard error of it (0.0115) are b; further below are random." in text
+    assert "Within one standard error of it (0.0115) is b; further below are random." in text
     assert "The study's default, b, is among those." in text
     assert "a +0.1000 ± 0.0058" in text
     assert "clearly better, by more than two of them, are a, b." in text

@@ -23,6 +23,7 @@ from hpsearch.results.provenance import machine, output_folder, versions
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
 from hpsearch.search.opening import open_to_read
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
+from hpsearch.search.pruners import most_intervals, rung_plan
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study
@@ -69,6 +70,10 @@ def compare_strategies(
     )
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
+    intervals = most_intervals(definition, length(dataset.train))
+    for plan in dict.fromkeys(rung_plan(pair.pruner, intervals) for pair in pairs):
+        if plan is not None:
+            console.print(f"hpsearch: {plan}", style="yellow", soft_wrap=True)
     left = [pair for pair in pairs if before[pair] < budget]
     with _watcher(console, name, before, budget) as watcher:
         workers = min(workers or default_workers("cpu"), max(len(left), 1))
@@ -78,7 +83,10 @@ def compare_strategies(
         console.print(f"hpsearch: interrupted; everything is saved: {command}", soft_wrap=True)
         return 130
     if watcher.failures:
-        raise HpsearchError(f"{len(watcher.failures)} of {len(pairs)} pairs failed; first {watcher.failures[0]}")
+        raise HpsearchError(
+            f"{len(watcher.failures)} of {len(pairs)} pairs failed; the same command goes on with them. The first one "
+            f"is {watcher.failures[0]}"
+        )
     if watcher.trained_here == 0:
         console.print("hpsearch: nothing is left to train: every pair has its epochs", soft_wrap=True)
     text = write_comparison(

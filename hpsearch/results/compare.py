@@ -140,9 +140,8 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
         f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:
-        others = ", ".join(near[1:])
         text.append(
-            f"Within one standard error of it ({best['best_se']:.4f}) {'are ' + others if others else 'is no other'}"
+            f"Within one standard error of it ({best['best_se']:.4f}) {_are(near[1:]) if near[1:] else 'is no other'}"
             + (f"; further below are {', '.join(rest)}." if rest else ".")
         )
         text.append(_default_sentence(default, near, rest))
