@@ -1,7 +1,9 @@
 """`hpsearch retrain`: confirmed over seeds, trained on all data, tested once, and the same every time."""
 
+import dataclasses
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,10 @@ from finished import make_study
 from here import STUDIES, hpsearch_here
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from hpsearch import Dataset, HpsearchError, Split, Study, UsageError, checkpoint
+from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
 from hpsearch.results.card import export_program
 from hpsearch.results.export import Configuration, read_configuration
-from hpsearch.results.retrain import evaluate_once, joined, luck, predictions
+from hpsearch.results.retrain import evaluate_once, joined, luck, predictions, train_finally
 from hpsearch.study import load_study
 from hpsearch.training import Run, derive_seed, train
 
@@ -94,20 +96,47 @@ def test_candidates_are_ranked_by_their_confirmed_mean(retrained: Path) -> None:
 def test_the_final_model_is_what_a_plain_loop_gives(
     retrained: Path, study: Study, data: Dataset, winner: Configuration
 ) -> None:
-    intervals = result(retrained)["intervals"]
     together = joined(data)
     assert isinstance(together.train, Split)
     assert isinstance(data.train, Split)
     assert isinstance(data.validation, Split)
     assert torch.equal(together.train.inputs, torch.cat([data.train.inputs, data.validation.inputs]))
     run = Run(study, winner.params, together, seed=winner.trial_seed)
-    for report in train(run):
-        if report.interval == intervals:
-            break
+    # Its recipe has a schedule, which is trained to the end.
+    assert len(list(train(run))) == result(retrained)["intervals"] == 3
     saved = checkpoint.load(retrained / "reports/tiny/retrain/model.pt")
     assert result(retrained)["weights_digest"] == checkpoint.digest(saved["model"])
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, saved["model"][name])
+
+
+def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
+    tiny_study: Callable[..., Study], few_digits: Dataset, winner: Configuration
+) -> None:
+    study = tiny_study(epochs=5)
+    configuration = dataclasses.replace(winner, params={"lr": 0.1})
+    seen: list[tuple[int, int]] = []
+    run = train_finally(
+        study,
+        configuration,
+        few_digits,
+        2,
+        device="cpu",
+        reported=lambda report, of: seen.append((report.interval, of)),
+    )
+    assert seen == [(1, 2), (2, 2)]
+    plain = Run(study, {"lr": 0.1}, joined(few_digits), seed=winner.trial_seed)
+    losses = [report.train_loss for _, report in zip(range(2), train(plain), strict=False)]
+    assert len(losses) == 2
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, run.model.state_dict()[name])
+
+
+def test_a_convolutional_network_as_trained_is_exported() -> None:
+    model = LeNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    content, difference = export_program(model, torch.randn(5, 1, 28, 28))
+    assert content
+    assert difference < 1e-5
 
 
 def test_the_test_set_says_what_scikit_learn_and_the_formula_say(

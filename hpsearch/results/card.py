@@ -1,5 +1,6 @@
 """The files of a final model: weights, an exported program that was checked, tables, a picture, a model card."""
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -31,7 +32,8 @@ def export_program(model: nn.Module, inputs: Tensor) -> tuple[bytes, float]:
     The program is loaded back from its bytes before it is compared. Raises HpsearchError if it differs by more than
     `TOLERANCE`, or the model cannot be exported.
     """
-    model = model.eval()
+    # `torch.export.save` keeps weights in rows; training had them channels last.
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     batch = torch.export.Dim("batch", min=1, max=65_536)
     try:
         program = torch.export.export(model, (inputs[:2],), dynamic_shapes=({0: batch},))
@@ -129,6 +131,10 @@ def _card(
 ) -> str:
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
+    if run.schedule is None:
+        how = f"for the median of the best intervals, {run.interval}"
+    else:
+        how = "to the end of its step size schedule"
     low, high = f"{evaluation.low:.2%}", f"{evaluation.high:.2%}"
     shown = pd.DataFrame(
         {
@@ -167,8 +173,8 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
 2. Each candidate was trained again on the training examples under {int(best["seeds"])} new seeds. The best mean is
    candidate {int(best["candidate"])}'s, {markdown.mean_sd(best["mean"], best["sd"])} (± standard deviation).
    {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]))}
-3. It was trained from scratch on training and validation examples together, for the median of the best intervals,
-   {run.interval}: {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
+3. It was trained from scratch on training and validation examples together, {how}:
+   {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
 
 {markdown.table(shown)}
 

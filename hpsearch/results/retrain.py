@@ -141,14 +141,15 @@ def train_finally(
 ) -> Run:
     """Train on training and validation data for `intervals` intervals, from the trial's own seed, and return the run.
 
-    The step size follows the same schedule as in the search, cut off where the confirmed runs were best. On a CPU one
-    thread trains, so that the same configuration gives the same weights, bit for bit.
+    A recipe with a step size schedule is trained to the schedule's end instead: where it is cut off, the steps are
+    still large and the weights have not come to rest. On a CPU one thread trains, so that the same configuration gives
+    the same weights, bit for bit. Raises HpsearchError if it diverges.
     """
     together = joined(data)
     run = Run(study, configuration.params, together, seed=configuration.trial_seed, device=device)
     if isinstance(study.interval, Steps):
         intervals = round(intervals * length(together.train) / length(data.train))
-    intervals = max(1, min(intervals, run.intervals))
+    intervals = run.intervals if run.schedule else max(1, min(intervals, run.intervals))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
