@@ -9,6 +9,7 @@ from hpsearch import SGD, AdamW, LeNet, OneCycle, Recipe, Space, Study, mnist
 
 def recipe(space: Space) -> Recipe:
     """Draw one configuration."""
+    optimizer: AdamW | SGD
     if space.choice("optimizer", ["adamw", "sgd"]) == "adamw":
         optimizer = AdamW(
             lr=space.float("lr", 1e-3, 1e-2, log=True, grid=3),

@@ -282,11 +282,11 @@ def repeats() -> pd.DataFrame:
 
 def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
     table = compare.strategies_frame(repeats)
-    # The standard error of 0.90, 0.92, 0.94 is 0.02 / sqrt(3) = 0.0115: 0.91 is within it, 0.82 is not.
-    assert compare.within_one_se(table) == ["a", "b"]
+    # a - b is -0.01, 0.01, 0.03: mean 0.01, standard error 0.02 / sqrt(3) = 0.0115. a - random is 0.1 +- 0.0058.
+    assert compare.within_one_se(repeats, table) == ["a", "b"]
     text = compare.conclusion(repeats, table, budget=300, default="b", examples=1000)
     assert "The highest mean best validation accuracy is a's, 0.9200 ± 0.0200" in text
-    assert "Within one standard error of it (0.0115) is b; further below are random." in text
+    assert "paired by seed) is b; further below are random (-0.1000 ± 0.0058)." in text
     assert "The study's default, b, is among those." in text
     assert "a +0.1000 ± 0.0058" in text
     assert "clearly better, by more than two of them, are a, b." in text

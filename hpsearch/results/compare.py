@@ -111,12 +111,16 @@ def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["best_mean", "area_mean"], ascending=False, kind="stable").reset_index()
 
 
-def within_one_se(strategies: pd.DataFrame) -> list[str]:
-    """Return the strategies whose mean is at most one standard error of the best one's below it, the best first."""
-    best = strategies.iloc[0]
-    margin = 0.0 if best["best_se"] != best["best_se"] else best["best_se"]
-    near = strategies[strategies["best_mean"] >= best["best_mean"] - margin]
-    return list(near["strategy"])
+def within_one_se(repeats: pd.DataFrame, strategies: pd.DataFrame) -> list[str]:
+    """Return the strategies that the best does not beat by more than one standard error, the best first.
+
+    The standard error is that of the difference, paired by seed: the strategies saw the same seeds.
+    """
+    best = strategies["strategy"].iloc[0]
+    behind = -against(repeats, best)["difference"]
+    # A rounding error must not decide what is exactly one standard error behind.
+    near = behind <= against(repeats, best)["se"].fillna(0.0) + 1e-12
+    return [best, *(name for name in strategies["strategy"].iloc[1:] if near[name])]
 
 
 def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -132,7 +136,7 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
     `default` is the study's own strategy, `examples` the number of validation examples.
     """
     best, count = strategies.iloc[0], int(strategies["repeats"].max())
-    near, rest = within_one_se(strategies), list(strategies["strategy"])
+    near, rest = within_one_se(repeats, strategies), list(strategies["strategy"])
     rest = [name for name in rest if name not in near]
     spread = markdown.mean_sd(best["best_mean"], best["best_sd"])
     text = [
@@ -141,8 +145,9 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
     ]
     if count > 1:
         text.append(
-            f"Within one standard error of it ({best['best_se']:.4f}) {_are(near[1:]) if near[1:] else 'is no other'}"
-            + (f"; further below are {', '.join(rest)}." if rest else ".")
+            f"Within one standard error of it (of the difference, paired by seed) "
+            f"{_are(near[1:]) if near[1:] else 'is no other'}"
+            + (f"; further below are {_behind(repeats, best['strategy'], rest)}." if rest else ".")
         )
         text.append(_default_sentence(default, near, rest))
     else:
@@ -172,6 +177,11 @@ def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
     if default == near[0]:
         return f"The study's default, {default}, is the best."
     return f"The study's default, {default}, is {'among those' if default in near else 'not among those'}."
+
+
+def _behind(repeats: pd.DataFrame, best: str, names: list[str]) -> str:
+    paired = against(repeats, best).loc[names]
+    return ", ".join(f"{name} ({row['difference']:+.4f} ± {row['se']:.4f})" for name, row in paired.iterrows())
 
 
 def _are(names: list[str]) -> str:
