@@ -82,7 +82,7 @@ class Study:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     n_trials: int = 50
     sampler: str = "tpe"
-    pruner: str = "median"
+    pruner: str = "hyperband"
     seed: int = 0
     figures: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 

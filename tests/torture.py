@@ -76,7 +76,19 @@ def torture(
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_postgres(folder)) if postgres else None
         url = server.url if server else "sqlite:///hpsearch.db"
-        command = ["run", "--study", "tiny", "--n-trials", str(trials), "--sampler", sampler, "--seed", "7"]
+        command = [
+            "run",
+            "--study",
+            "tiny",
+            "--n-trials",
+            str(trials),
+            "--sampler",
+            sampler,
+            "--seed",
+            "7",
+            "--pruner",
+            "median",
+        ]
         command += ["--workers", "1", "--max-retries", "1000", "--storage", url]
         runs = [Started(*command, cwd=folder, name=f"run{i}") for i in range(supervisors)]
         began = time.monotonic()

@@ -27,14 +27,17 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
     console = Console(highlight=False)
     with users_code(study_file.path):
         _print_space(console, describe(definition.trace))
+        n_trials = definition.n_trials
         try:
-            points = f"{len(grid_points(definition.trace)):,} points"
+            found = len(grid_points(definition.trace))
+            points = f"{found:,} points"
+            n_trials = found if definition.sampler == "grid" else n_trials
         except UsageError as error:
             points = f"none: {error}"
         console.print(f"\ngrid     {points}", soft_wrap=True, markup=False)
         dataset = definition.load_data()
         _print_data(console, dataset)
-        _try_batch(console, study_file, dataset, workers or default_workers("cpu"))
+        _try_batch(console, study_file, dataset, n_trials, workers or default_workers("cpu"))
 
 
 def _print_space(console: Console, space: dict[str, Described]) -> None:
@@ -63,7 +66,7 @@ def _print_data(console: Console, dataset: Dataset) -> None:
         console.print(f"         {dataset.note}", soft_wrap=True)
 
 
-def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, workers: int) -> None:
+def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_trials: int, workers: int) -> None:
     """Train one real batch of a configuration from the middle of the space, and say how long a run may take."""
     study = study_file.study
     params = middle(study.trace)
@@ -72,7 +75,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, worker
     stop_after = _StopAfter(4)
     list(train(run, stop_after))
     seconds = stop_after.seconds_per_batch
-    whole = seconds * run.total_steps * study.n_trials / workers
+    whole = seconds * run.total_steps * n_trials / workers
     console.print(f"model    {run.parameters:,} parameters, with {_shown(params)}", soft_wrap=True, markup=False)
     console.print(
         f"batch    {run.batch_size} examples forward, backward and step: {seconds * 1000:.1f} ms; {run.epochs} epochs "
@@ -80,7 +83,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, worker
         soft_wrap=True,
     )
     console.print(
-        f"time     {study.n_trials} trials on {workers} worker{'s' * (workers != 1)}: at most about "
+        f"time     {n_trials} trials on {workers} worker{'s' * (workers != 1)}: at most about "
         f"{timedelta(seconds=max(1, round(whole)))}, less with every trial pruned or stopped early",
         soft_wrap=True,
     )

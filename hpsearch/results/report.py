@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hpsearch.errors import UsageError
 from hpsearch.results import markdown, plots
 from hpsearch.results.study import Results
 from hpsearch.results.tables import distributions
-from hpsearch.search.opening import FINGERPRINT
+from hpsearch.search.opening import FINGERPRINT, NOTE
 from hpsearch.study import locate
 
 # Below this many complete trials importances are mostly noise.
@@ -67,7 +68,10 @@ def importances_of(results: Results) -> dict[str, float]:
     Empty where they cannot be computed: fewer than two complete trials, or all of them equal.
     """
     try:
-        return optuna.importance.get_param_importances(results.opened.optuna_study())
+        with warnings.catch_warnings():
+            # PED-ANOVA warns about parameters it leaves out; the page says which it has.
+            warnings.simplefilter("ignore")
+            return optuna.importance.get_param_importances(results.opened.optuna_study())
     # What Optuna raises for data it cannot use is not documented, and differs by what is wrong with them.
     except Exception:
         return {}
@@ -165,7 +169,8 @@ def _page(results: Results, importances: dict[str, float], captions: dict[str, s
 
 
 def _overview(results: Results) -> str:
-    fingerprint = results.opened.storage.get_study_user_attrs(results.opened.study_id).get(FINGERPRINT, {})
+    attrs = results.opened.storage.get_study_user_attrs(results.opened.study_id)
+    fingerprint = attrs.get(FINGERPRINT, {})
     data = fingerprint.get("data", {})
     counts = results.trials["state"].value_counts()
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
@@ -174,6 +179,7 @@ def _overview(results: Results) -> str:
         ("epochs", f"at most {results.study.epochs} a trial, evaluated every {results.study.interval}"),
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
+        *((("note", note),) if (note := attrs.get(NOTE)) else ()),
         ("seed", str(results.opened.seed)),
         *((f"`{name}`", text) for name, text in fingerprint.get("space", {}).items()),
     ]

@@ -24,6 +24,7 @@ from hpsearch.study import StudyFile, users_code
 
 STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
+NOTE = "hpsearch:note"
 MARKER = "study.json"
 
 
@@ -60,10 +61,7 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     """Return, as short texts, what must not change between two runs of a study."""
     with users_code(study_file.path):
         described = describe(study_file.study.trace)
-    space = {
-        name: f"{type(found.parameter).__name__.lower()} {found.parameter}"
-        for name, found in described.items()
-    }
+    space = {name: f"{type(found.parameter).__name__.lower()} {found.parameter}" for name, found in described.items()}
     return {"space": space, "data": fingerprint(data) if data else {}, "direction": "maximize", "seed": seed}
 
 
@@ -87,7 +85,7 @@ def open_for_run(
         raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
     study_id = storage.get_study_id_from_name(name)
     now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
-    attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
+    attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now} | ({NOTE: data.note} if data.note else {})
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
     stored = storage.describe_once(study_id, attrs)
