@@ -32,9 +32,8 @@ def main() -> None:
     assert isinstance(whole.train, Split)
     order = torch.arange(IMAGES) % len(whole.train)
     data = Split(whole.train.inputs[order], whole.train.targets[order])
-    print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, median of {ROUNDS} rounds"
-    )
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    print(f"{versions}, median of {ROUNDS} rounds")
     print(f"{'threads':>7} {'shared':>9} {'bare':>9} {'DataLoader':>11}   shared/bare  shared/DataLoader   (images/s)")
     for threads in (1, 2):
         torch.set_num_threads(threads)
