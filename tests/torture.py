@@ -104,15 +104,17 @@ def torture(
         done = Counter[str]()
         while kinds and any(run.process.poll() is None for run in runs):
             _wait_for_training(runs)
-            time.sleep(dice.uniform(0.0, 0.6))
+            time.sleep(dice.uniform(0.0, 0.5 / supervisors))
             index = dice.randrange(supervisors)
             if _kill(runs[index], kinds[-1]):
                 done[kinds.pop()] += 1
             if runs[index].process.poll() is not None:
                 at = time.monotonic()
                 runs[index] = Started(*command, cwd=folder, name=f"run{index}")
-                _wait_for_training([runs[index]])
-                back.append(time.monotonic() - at)
+                # Waiting would leave another supervisor in peace.
+                if supervisors == 1:
+                    _wait_for_training([runs[index]])
+                    back.append(time.monotonic() - at)
         codes = [run.wait(600) for run in runs]
         found.lines.append(
             f"{done['worker']} worker kills, {done['supervisor']} supervisor kills, {trials} trials, {supervisors} "
