@@ -206,7 +206,8 @@ def _remove_empty(*folders: Path) -> None:
 
 def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:
     """Scale every split to the training split's zero mean and unit variance."""
-    mean, deviation = train.inputs.mean(), train.inputs.std()
+    # In double precision, or else the last bits, and with them the data's fingerprint, differ between machines.
+    mean, deviation = train.inputs.double().mean().float(), train.inputs.double().std().float()
     return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
 
 
