@@ -34,8 +34,8 @@ def make_figure(rows: int = 1, columns: int = 1, *, height: float = 3.6, **optio
 
 
 def style(index: int) -> dict[str, Any]:
-    """Return colour and line style of the `index`-th series."""
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+    """Return colour and line style of the `index`-th series; both together repeat only after 49."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[(index + index // len(COLOURS)) % len(LINES)]}
 
 
 def plot_curves(
