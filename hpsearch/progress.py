@@ -149,10 +149,10 @@ class LiveTable(Lines):
 
     def table(self) -> Group:
         """Return the running trials and the summary."""
-        table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True)
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True, min_width=9)
         table.add_column(width=16)
-        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, min_width=13)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for number, row in sorted(self.rows.items()):
             last = f"{row.last:.4f}" if row.last is not None else "      "

@@ -34,9 +34,10 @@ def export_program(model: nn.Module, inputs: Tensor) -> tuple[bytes, float]:
     """
     # `torch.export.save` keeps weights in rows; training had them channels last.
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    # The program keeps its example inputs, with all the memory they are a view of: hence the clone.
     batch = torch.export.Dim("batch", min=1, max=65_536)
     try:
-        program = torch.export.export(model, (inputs[:2],), dynamic_shapes=({0: batch},))
+        program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
     # What a model may contain that cannot be exported is as open as Python.
     except Exception as error:
         raise HpsearchError(f"the model cannot be exported with torch.export: {error}") from error
