@@ -67,6 +67,9 @@ def importances_of(results: Results) -> dict[str, float]:
 
     Empty where they cannot be computed: fewer than two complete trials, or all of them equal.
     """
+    complete = results.trials[results.trials["state"] == "complete"]
+    if complete["value"].nunique() < 2:
+        return {}
     try:
         with warnings.catch_warnings():
             # PED-ANOVA warns about parameters it leaves out; the page says which it has.
