@@ -88,5 +88,6 @@ study = Study(
     epochs=15,
     early_stopping=EarlyStopping(patience=5),
     n_trials=30,
+    pruner="median",
     figures={"step_sizes": step_sizes, "confusion": confusion},
 )
