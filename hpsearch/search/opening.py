@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,10 @@ class OpenStudy:
         complete = self.optuna_study().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
-    @property
+    @cached_property
     def _cached(self) -> optuna.storages.BaseStorage:
         # One cache of finished trials for all Optuna study objects made of this one.
-        if "cached" not in self.storage.__dict__:
-            self.storage.__dict__["cached"] = optuna.storages.get_storage(self.storage)
-        cached: optuna.storages.BaseStorage = self.storage.__dict__["cached"]
-        return cached
+        return optuna.storages.get_storage(self.storage)
 
 
 def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
