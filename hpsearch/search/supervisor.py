@@ -9,8 +9,7 @@ import contextlib
 import signal
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -25,8 +24,9 @@ from hpsearch.errors import DiskFull, HpsearchError, StorageUnavailable, TooMany
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.task import BEST, LAST, PREVIOUS
 from hpsearch.search.opening import OpenStudy
+from hpsearch.search.outbox import Outbox
 from hpsearch.search.space import TrialSpace
-from hpsearch.search.storage import FINISHED, HEARTBEAT_SECONDS, is_outage, reason
+from hpsearch.search.storage import FINISHED, HEARTBEAT_SECONDS, is_outage
 from hpsearch.space import Params
 from hpsearch.study import Study
 from hpsearch.training import EpochReport, derive_seed
@@ -133,8 +133,7 @@ class Supervisor:
         self._grid = grid
         self._device = device
         self._held: dict[int, _Running] = {}
-        self._outbox: deque[Callable[[], None]] = deque()
-        self._database = _Patience(limits.outage)
+        self._outbox = Outbox(opened.storage, limits.outage, observer.message)
         self._interrupts = 0
         self._spent = False
         self._finished_here = 0
@@ -159,7 +158,7 @@ class Supervisor:
 
     def _loop(self) -> End:
         while True:
-            self._flush()
+            self._outbox.flush()
             if self._interrupts:
                 return "interrupted"
             if self._limits.timeout is not None and time.monotonic() - self._began > self._limits.timeout:
@@ -167,7 +166,7 @@ class Supervisor:
             self._housekeep()
             self._fill()
             if self._recount:
-                self._try(self._count)
+                self._outbox.attempt(self._count)
             # Another supervisor's trials may yet fail or come back to the queue.
             if self._spent and not self._held and not self._others:
                 return "done"
@@ -175,46 +174,14 @@ class Supervisor:
                 self._handle(event)
             self._observer.tick()
 
-    # The database, patiently.
-
-    def _try(self, operation: Callable[[], None]) -> bool:
-        """Do something with the database; return False if it is out of reach for now."""
-        if not self._database.may_try():
-            return False
-        try:
-            operation()
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            said = reason(error, self._storage.engine.url)
-            if self._database.failed():
-                self._observer.message(f"the database does not answer ({said}); training goes on, trying again")
-            if self._database.exhausted():
-                raise StorageUnavailable(
-                    f"the database did not answer for {self._limits.outage:g} s ({said}); everything trained is kept: "
-                    f"run the same command again when it is back"
-                ) from error
-            return False
-        if (seconds := self._database.succeeded()) is not None:
-            self._observer.message(f"the database is back after {seconds:.0f} s; nothing was lost")
-        return True
-
-    def _flush(self) -> bool:
-        """Write what waits in the outbox, in order; return whether all of it could be written."""
-        while self._outbox:
-            if not self._try(self._outbox[0]):
-                return False
-            self._outbox.popleft()
-        return True
-
     # Handing out trials.
 
     def _fill(self) -> None:
         if self._spent and time.monotonic() - self._asked > OTHERS_SECONDS:
             # A trial may have failed, or come back from another supervisor.
             self._spent = False
-        while self._free_slots() and not self._spent and self._flush():
-            if not self._try(self._start_one):
+        while self._free_slots() and not self._spent and self._outbox.flush():
+            if not self._outbox.attempt(self._start_one):
                 return
 
     def _free_slots(self) -> int:
@@ -310,8 +277,8 @@ class Supervisor:
             verdict = "prune" if self._pruner.prune(running.trial.study, stored) else "continue"
 
         # While the database is away trials go on; the next report is judged again.
-        if self._flush():
-            self._try(decide)
+        if self._outbox.flush():
+            self._outbox.attempt(decide)
         return verdict
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
@@ -339,7 +306,7 @@ class Supervisor:
         self._outbox.append(lambda: self._store_end(running, state, value, attrs, outcome))
         if self._limits.keep_best is not None:
             self._outbox.append(self._remove_weights)
-        self._flush()
+        self._outbox.flush()
         self._stop_if_hopeless(state, outcome)
 
     def _store_end(
@@ -396,7 +363,7 @@ class Supervisor:
             self._drop(running)
 
         self._outbox.append(store)
-        self._flush()
+        self._outbox.flush()
 
     def _drop(self, running: _Running) -> None:
         self._held.pop(running.task.number, None)
@@ -427,7 +394,7 @@ class Supervisor:
         if now - self._housekept < HEARTBEAT_SECONDS:
             return
         self._housekept = now
-        self._try(self._beat)
+        self._outbox.attempt(self._beat)
 
     def _beat(self) -> None:
         study_id = self._opened.study_id
@@ -481,9 +448,9 @@ class Supervisor:
         while any(not running.ended for running in self._held.values()) and time.monotonic() < deadline:
             for event in self._executor.events(TICK_SECONDS):
                 self._wind_down_one(event)
-        self._database.forget()
+        self._outbox.retry_now()
         try:
-            if self._flush() and self._held:
+            if self._outbox.flush() and self._held:
                 self._storage.give_back(self._opened.study_id, [running.trial_id for running in self._held.values()])
         except (StorageUnavailable, Exception) as error:
             if not (isinstance(error, StorageUnavailable) or is_outage(error)):
@@ -502,40 +469,6 @@ class Supervisor:
                 self._end(running, event.outcome)
         elif not isinstance(event, Warned):
             running.ended = True
-
-
-class _Patience:
-    """Whether and when to try the database again: at once, then ever more slowly, for `seconds` at most."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.forget()
-
-    def forget(self) -> None:
-        self._since: float | None = None
-        self._next = 0.0
-        self._delay = 0.25
-
-    def may_try(self) -> bool:
-        return time.monotonic() >= self._next
-
-    def failed(self) -> bool:
-        """Note a failure; return whether it is the first."""
-        now = time.monotonic()
-        first = self._since is None
-        self._since = now if self._since is None else self._since
-        self._next = now + self._delay
-        self._delay = min(2 * self._delay, 4.0)
-        return first
-
-    def succeeded(self) -> float | None:
-        """Note a success; return how many seconds the failures before it lasted, if there were any."""
-        lasted = None if self._since is None else time.monotonic() - self._since
-        self.forget()
-        return lasted
-
-    def exhausted(self) -> bool:
-        return self._since is not None and time.monotonic() - self._since > self._seconds
 
 
 def _explain(error: BaseException) -> str:
