@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 from here import STUDIES
 
@@ -24,6 +25,7 @@ from hpsearch.study import load_study
         ("hyperband:min_resource=30", ["min_resource", "20", "30"]),
         ("threshold", ["threshold:lower=0.5"]),
         ("patient:wrapped=axe", ["unknown pruner 'axe'"]),
+        ("patient:patience=1,wrapped=median:n_startup_trials=2,x=3", ["pruner median", "'x=3'"]),
         ("none:x=1", ["x=1", "valid are none"]),
     ],
 )
@@ -54,7 +56,39 @@ def test_the_plan_says_who_is_compared_when() -> None:
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
+    # Optuna goes on comparing beyond max_resource; what a trial does not reach is not announced.
+    assert rung_plan("hyperband:max_resource=9", 20) == (
+        "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
+        "29% of trials after 3, 9; 18% of trials after 9"
+    )
+    assert str(rung_plan("hyperband:max_resource=81", 20)).endswith(
+        "after 1, 3, 9; 24% of trials after 3, 9; 10% of trials after 9; 6% of trials never; 3% of trials never"
+    )
     assert rung_plan("median", 20) is None
+
+
+def test_the_brackets_have_their_shares_and_follow_from_the_seed_alone() -> None:
+    study = {name: optuna.create_study(study_name=name, direction="maximize") for name in ("lenet", "lenet.2")}
+
+    def drawn(seed: int, name: str) -> list[int]:
+        pruner = make_pruner("hyperband", 20, seed)
+        trials = [optuna.trial.create_trial(value=0.0) for _ in range(3000)]
+        for number, trial in enumerate(trials):
+            trial.number = number
+        return [pruner._get_bracket_id(study[name], trial) for trial in trials]  # type: ignore[attr-defined]
+
+    found = drawn(0, "lenet")
+    assert found == drawn(0, "lenet.2")
+    assert found != drawn(1, "lenet")
+    # The plan says 53, 29 and 18 %; the bound is four standard errors.
+    shares = [found.count(bracket) / 3000 for bracket in range(3)]
+    assert shares == pytest.approx([9 / 17, 5 / 17, 3 / 17], abs=0.037)
+
+
+def test_a_wrapped_pruner_has_all_its_options() -> None:
+    pruner = make_pruner("patient:patience=1,wrapped=median:n_startup_trials=2,n_warmup_steps=3", 20)
+    inner = pruner._wrapped_pruner  # type: ignore[attr-defined]
+    assert (pruner._patience, inner._n_startup_trials, inner._n_warmup_steps) == (1, 2, 3)  # type: ignore[attr-defined]
 
 
 def test_the_most_intervals_of_a_trial_are_over_the_whole_space() -> None:

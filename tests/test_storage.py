@@ -177,6 +177,22 @@ def test_racing_supervisors_share_the_budget_and_the_grid(url: str, storage: Sto
         other.engine.dispose()
 
 
+def test_a_grid_that_has_changed_hands_out_what_is_new(storage: Storage, study_id: int) -> None:
+    held: list[int] = []
+
+    def points(grid: list[dict[str, float]]) -> list[float]:
+        count = len(held)
+        while (trial_id := storage.claim(study_id, 99, held, grid)) is not None:
+            held.append(trial_id)
+        return [storage.get_trial(trial_id).system_attrs["fixed_params"]["x"] for trial_id in held[count:]]
+
+    assert points([{"x": 0.1, "y": 1}, {"x": 0.2, "y": 1}]) == [0.1, 0.2]
+    # Shorter than what was tried; as a study for enqueued trials only has it; with a point in between.
+    assert points([{"x": 0.2, "y": 1}]) == []
+    assert points([]) == []
+    assert points([{"x": 0.1, "y": 1}, {"y": 1, "x": 0.15}, {"x": 0.2, "y": 1}]) == [0.15]
+
+
 def test_waiting_trials_are_popped_once(url: str, storage: Storage, study_id: int) -> None:
     study = optuna.load_study(study_name="s", storage=storage)
     for _ in range(20):

@@ -69,7 +69,7 @@ def run_study(
     with users_code(study_file.path):
         dataset = definition.load_data()
         intervals = most_intervals(definition, length(dataset.train))
-    chosen_pruner = make_pruner(pruner, intervals)
+    make_pruner(pruner, intervals)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     limits = Limits(
         n_trials=n_trials,
@@ -100,7 +100,7 @@ def run_study(
                 observer,
                 limits,
                 sampler=make_sampler(sampler, opened.seed, definition),
-                pruner=chosen_pruner,
+                pruner=make_pruner(pruner, intervals, opened.seed),
                 grid=grid,
                 device=device,
             ).run()

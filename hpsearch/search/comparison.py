@@ -141,7 +141,7 @@ def train_pair(
             # Every finished trial has trained at least one interval.
             Limits(n_trials=budget, intervals=budget, keep_best=1),
             sampler=make_sampler(pair.sampler, pair.seed, study),
-            pruner=make_pruner(pair.pruner, most_intervals(study, length(data.train))),
+            pruner=make_pruner(pair.pruner, most_intervals(study, length(data.train)), pair.seed),
             grid=grid,
             device=device,
         ).run()

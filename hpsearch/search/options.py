@@ -30,6 +30,8 @@ class Range:
 Whole = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
+# A name with options of its own: everything to the end belongs to it.
+Rest = Annotated[str, "rest"]
 
 _TYPES: dict[type, tuple[Any, str]] = {
     bool: (bool, "true or false"),
@@ -54,13 +56,16 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
     hints = typing.get_type_hints(known[name], include_extras=True)
     valid = [option for option in list(inspect.signature(known[name]).parameters)[1:] if not option.startswith("_")]
     options: dict[str, Any] = {}
-    for item in filter(None, tail.split(",")):
+    while tail:
+        item, _, tail = tail.partition(",")
         option, equals, value = item.partition("=")
         if option not in valid or not equals:
             raise UsageError(
                 f"{kind} {name}: cannot use {item!r}; options are given as name=value, "
                 f"valid are {', '.join(valid) or 'none'}"
             )
+        if Rest in typing.get_args(hints[option]):
+            value, tail = f"{value},{tail}".rstrip(","), ""
         options[option] = _check(f"{kind} {name}: {option}", _read(value), hints[option])
     return name, options
 
@@ -78,7 +83,7 @@ def _check(what: str, value: Any, hint: Any) -> Any:
     said = []
     for one in allowed:
         limits = next((item for item in getattr(one, "__metadata__", ()) if isinstance(item, Range)), None)
-        kind, name = _TYPES[typing.get_args(one)[0] if limits else one]
+        kind, name = _TYPES[typing.get_args(one)[0] if typing.get_origin(one) is Annotated else one]
         said.append(f"{name} {limits}" if limits else name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             continue

@@ -3,17 +3,21 @@
 Steps and resources are a study's intervals.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import optuna
 from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
 
 from hpsearch.errors import UsageError
-from hpsearch.search.options import Positive, Range, Whole, parse
+from hpsearch.search.options import Positive, Range, Rest, Whole, parse
 from hpsearch.space import Space, describe
 from hpsearch.study import Recipe, Steps, Study
+from hpsearch.training import derive_seed
 
 # Stands for the intervals of a study while a name is only checked.
 UNKNOWN = 1_000_000
@@ -22,19 +26,39 @@ Factor = Annotated[int, Range(2)]
 
 
 class _Hyperband(optuna.pruners.HyperbandPruner):
-    """Hyperband whose brackets exist from the start: Optuna's sorts trials into them from the first report on."""
+    """Hyperband whose brackets exist from the start and follow from the study's seed.
 
-    def __init__(self, min_resource: int, max_resource: int, reduction_factor: int, bootstrap_count: int) -> None:
+    Optuna's sorts trials into them from the first report on, by the study's name: the same seed under another name
+    would be another study.
+    """
+
+    def __init__(
+        self, min_resource: int, max_resource: int, reduction_factor: int, bootstrap_count: int, seed: int
+    ) -> None:
         super().__init__(min_resource, max_resource, reduction_factor, bootstrap_count)
+        self._seed = seed
         self._n_brackets = len(brackets(min_resource, max_resource, reduction_factor))
         self._try_initialization(None)  # type: ignore[arg-type]  # The study serves max_resource="auto" only.
 
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        drawn = derive_seed(self._seed, "bracket", trial.number) % self._total_trial_allocation_budget
+        shares = itertools.accumulate(self._trial_allocation_budgets)
+        return next(bracket for bracket, end in enumerate(shares) if drawn < end)
 
-# The first parameter of each is the most intervals a trial of the study can have.
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a pruner is told of the study: the most intervals that a trial of it can have, and its seed."""
+
+    intervals: int
+    seed: int
+
+
+# The first parameter of each is what it is told of the study.
 
 
 def _median(
-    intervals: int,
+    about: About,
     n_startup_trials: Whole = 5,
     n_warmup_steps: Whole = 0,
     interval_steps: Positive = 1,
@@ -44,7 +68,7 @@ def _median(
 
 
 def _percentile(
-    intervals: int,
+    about: About,
     percentile: Percent = 25.0,
     n_startup_trials: Whole = 5,
     n_warmup_steps: Whole = 0,
@@ -57,7 +81,7 @@ def _percentile(
 
 
 def _asha(
-    intervals: int,
+    about: About,
     min_resource: Positive = 1,
     reduction_factor: Factor = 4,
     min_early_stopping_rate: Whole = 0,
@@ -69,30 +93,30 @@ def _asha(
 
 
 def _hyperband(
-    intervals: int,
+    about: About,
     min_resource: Positive = 1,
     max_resource: Positive | None = None,
     reduction_factor: Factor = 3,
     bootstrap_count: Whole = 0,
 ) -> BasePruner:
-    most = max_resource or intervals
+    most = max_resource or about.intervals
     if min_resource > most:
         raise ValueError(f"min_resource must not exceed the most intervals of a trial, {most}; got {min_resource}")
-    return _Hyperband(min_resource, most, reduction_factor, bootstrap_count)
+    return _Hyperband(min_resource, most, reduction_factor, bootstrap_count, about.seed)
 
 
 def _patient(
-    intervals: int,
+    about: About,
     patience: Whole = 3,
     min_delta: Annotated[float, Range(0)] = 0.0,
-    wrapped: str | None = None,
+    wrapped: Rest | None = None,
 ) -> BasePruner:
-    inner = None if wrapped is None else make_pruner(wrapped, intervals)
+    inner = None if wrapped is None else make_pruner(wrapped, about.intervals, about.seed)
     return optuna.pruners.PatientPruner(inner, patience, min_delta)
 
 
 def _threshold(
-    intervals: int,
+    about: About,
     lower: float | None = None,
     upper: float | None = None,
     n_warmup_steps: Whole = 0,
@@ -103,7 +127,7 @@ def _threshold(
     return optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps, interval_steps)
 
 
-def _none(intervals: int) -> BasePruner:
+def _none(about: About) -> BasePruner:
     return optuna.pruners.NopPruner()
 
 
@@ -118,17 +142,17 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 }
 
 
-def make_pruner(text: str, intervals: int = UNKNOWN) -> BasePruner:
+def make_pruner(text: str, intervals: int = UNKNOWN, seed: int = 0) -> BasePruner:
     """Return the pruner that `text` names, such as `median` or `median:n_warmup_steps=3`.
 
-    `intervals` is the most a trial of the study can have (`most_intervals`). Raises UsageError for an unknown name or
-    option, or an option's value that is not allowed.
+    `intervals` is the most a trial of the study can have (`most_intervals`), `seed` the study's. Raises
+    UsageError for an unknown name or option, or an option's value that is not allowed.
     """
     name, options = parse("pruner", text, PRUNERS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return PRUNERS[name](intervals, **options)
+            return PRUNERS[name](About(intervals=intervals, seed=seed), **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"pruner {text!r}: {error}") from error
 
@@ -167,11 +191,13 @@ def rung_plan(text: str, intervals: int) -> str | None:
     if name != "hyperband":
         return None
     most = options.get("max_resource") or intervals
-    factor = options.get("reduction_factor", 3)
-    plan = brackets(options.get("min_resource", 1), most, factor)
+    low, factor = options.get("min_resource", 1), options.get("reduction_factor", 3)
+    plan = brackets(low, most, factor)
     weights = [-(-len(plan) * factor ** (len(rungs) - 1) // len(rungs)) for rungs in plan]
-    shares = [
-        f"{weight / sum(weights):.0%} of trials after {', '.join(str(rung) for rung in rungs if rung < most) or '-'}"
-        for weight, rungs in zip(weights, plan, strict=True)
-    ]
-    return f"hyperband, of {most} intervals: the best 1 in {factor} go on; compared are {'; '.join(shares)}"
+    # Trials go on being compared beyond max_resource; one that has had all its intervals ends anyway.
+    compared = brackets(low, max(most, intervals), factor)
+    shares = []
+    for weight, rungs in zip(weights, compared, strict=False):
+        when = ", ".join(str(rung) for rung in rungs if rung < intervals)
+        shares.append(f"{weight / sum(weights):.0%} of trials " + (f"after {when}" if when else "never"))
+    return f"hyperband, of {intervals} intervals: the best 1 in {factor} go on; compared are {'; '.join(shares)}"

@@ -23,8 +23,8 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import event, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, event, func, select
+from sqlalchemy.orm import Session, aliased
 
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.search.owner import Owner
@@ -143,19 +143,13 @@ class Storage(RDBStorage):
                 trial.state = TrialState.RUNNING
                 session.add(trial)
                 if grid is not None:
-                    attrs = models.TrialSystemAttributeModel
-                    used = session.scalar(
-                        select(func.count())
-                        .select_from(attrs)
-                        .join(trials, trials.trial_id == attrs.trial_id)
-                        .where(trials.study_id == study_id, attrs.key == GRID_POINT)
-                    )
-                    if used == len(grid):
+                    point = self._untried(session, study_id, grid)
+                    if point is None:
                         session.rollback()
                         return None
                     session.flush()
-                    _set(session, attrs, int(trial.trial_id), GRID_POINT, used)
-                    _set(session, attrs, int(trial.trial_id), FIXED_PARAMS, grid[used or 0])
+                    for key, value in ((GRID_POINT, grid.index(point)), (FIXED_PARAMS, point)):
+                        _set(session, models.TrialSystemAttributeModel, int(trial.trial_id), key, value)
             trial.state = TrialState.RUNNING
             trial.datetime_start = trial.datetime_start or datetime.now()
             session.flush()
@@ -163,6 +157,19 @@ class Storage(RDBStorage):
             _set(session, models.TrialSystemAttributeModel, claimed, OWNER, self.owner.as_dict())
             _beat(session, claimed)
             return claimed
+
+    def _untried(self, session: Session, study_id: int, grid: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the first point that no trial was given as a point of a grid, or None."""
+        trials, attrs = models.TrialModel, models.TrialSystemAttributeModel
+        marks = aliased(attrs)
+        given = session.scalars(
+            select(attrs.value_json)
+            .join(trials, trials.trial_id == attrs.trial_id)
+            .join(marks, and_(marks.trial_id == attrs.trial_id, marks.key == GRID_POINT))
+            .where(trials.study_id == study_id, attrs.key == FIXED_PARAMS)
+        )
+        tried = {_canonical(json.loads(str(text))) for text in given}
+        return next((point for point in grid if _canonical(point) not in tried), None)
 
     def counts(self, study_id: int) -> dict[TrialState, int]:
         """Return how many trials are in each state."""
@@ -396,6 +403,10 @@ def _owner_token(session: Session, trial_id: int) -> str | None:
         models.TrialModel.find_or_raise_by_id(trial_id, session), OWNER, session
     )
     return json.loads(str(row.value_json))["token"] if row is not None else None
+
+
+def _canonical(params: dict[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
 
 
 def _naive(moment: Any) -> datetime:
