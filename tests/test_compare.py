@@ -14,8 +14,9 @@ import pytest
 from here import STUDIES, hpsearch_here
 
 from hpsearch import Dataset, Steps, UsageError
+from hpsearch.errors import HpsearchError
 from hpsearch.results import compare
-from hpsearch.search.comparison import Pair, budget_of, make_pairs, train_pair, trained, trained_already
+from hpsearch.search.comparison import Pair, budget_of, make_pairs, reported_accuracies, train_pair, trained_already
 from hpsearch.search.opening import OpenStudy, open_for_run
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
 from hpsearch.search.supervisor import End
@@ -38,6 +39,7 @@ def data(tiny: StudyFile) -> Dataset:
 def train(folder: Path, tiny: StudyFile, data: Dataset, pair: Pair, budget: int) -> OpenStudy:
     url = f"sqlite:///{folder}/hpsearch.db"
     opened = open_for_run(url, tiny, data, name=pair.name, seed=pair.seed, runs=folder / "runs")
+    opened.record_run(tiny, sampler=pair.sampler, pruner=pair.pruner, device="cpu", workers=1)
     train_pair(pair, opened, tiny.study, data, budget)
     return opened
 
@@ -143,7 +145,7 @@ def test_a_comparison_done_says_that_nothing_is_left(compared: Path, capsys: pyt
     arguments = ["--study", "tiny", "--strategies", STRATEGIES, "--repeats", "2", "--epoch-budget", str(BUDGET)]
     before = (compared / "reports/tiny/compare_repeats.csv").read_text()
     assert hpsearch_here(compared, "compare", *arguments) == 0
-    assert "nothing is left to train" in capsys.readouterr().err
+    assert "nothing was left to train" in capsys.readouterr().err
     assert (compared / "reports/tiny/compare_repeats.csv").read_text() == before
 
 
@@ -160,9 +162,9 @@ def test_a_budget_in_two_parts_is_the_budget_in_one(
     whole = train(tmp_path, tiny, data, pair, 22)
     (tmp_path / "parts").mkdir()
     first = train(tmp_path / "parts", tiny, data, pair, 10)
-    assert trained(first) == 10
+    assert len(reported_accuracies(first)) == 10
     parts = train(tmp_path / "parts", tiny, data, pair, 22)
-    assert trained(parts) == 22
+    assert len(reported_accuracies(parts)) == 22
     assert contents(parts) == contents(whole)
 
 
@@ -173,6 +175,7 @@ class Interrupting(Watcher):
         self.at = at
         self.reports = 0
         self.ends: dict[str, tuple[End, int]] = {}
+        self.bests: dict[str, float] = {}
         self.errors: list[str] = []
 
     def pair_started(self, pair: Pair) -> None:
@@ -183,8 +186,9 @@ class Interrupting(Watcher):
         if self.reports == self.at:
             signal.raise_signal(signal.SIGINT)
 
-    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
+    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
         self.ends[pair.name] = (end, intervals)
+        self.bests[pair.name] = best
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         self.errors.append(error)
@@ -200,21 +204,23 @@ def test_an_interrupted_comparison_goes_on_to_the_exact_budget(tmp_path: Path, t
     url = f"sqlite:///{tmp_path}/hpsearch.db"
     pairs = make_pairs("random,sobol", tiny.study, name="tiny", repeats=1, seed=0)
     trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
-    job = make_job(tiny, data, storage=url, runs=tmp_path / "runs", budget=16, device="cpu")
+    job = make_job(tiny, data, storage=url, runs=tmp_path / "runs", budget=16, device="cpu", workers=1)
     interrupting = Interrupting(at=5)
-    assert not train_pairs(pairs, job, interrupting, workers=1)
+    assert not train_pairs(pairs, job, interrupting)
     assert set(dict(rows(tmp_path, "SELECT state, COUNT(*) FROM trials GROUP BY state"))) <= {"COMPLETE", "WAITING"}
     before = trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
     assert 5 <= before[pairs[0]] < 16
     assert before[pairs[1]] == 0
     watcher = Interrupting()
-    assert train_pairs(pairs, job, watcher, workers=2)
+    assert train_pairs(pairs, dataclasses.replace(job, workers=2), watcher)
     assert not watcher.errors
     assert watcher.ends == {"tiny@random#1": ("done", 16), "tiny@sobol#1": ("done", 16)}
     assert watcher.reports == 32 - before[pairs[0]]
     straight = train(tmp_path, tiny, data, Pair(name="straight", strategy="random", repeat=1, seed=0), 16)
     again = open_for_run(url, tiny, data, name="tiny@random#1", seed=0, runs=tmp_path / "runs")
     assert contents(again) == contents(straight)
+    # The best of both runs, not only of the second.
+    assert watcher.bests["tiny@random#1"] == max(curves(tmp_path)["tiny@random#1"])
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,7 @@ def test_an_interrupted_comparison_goes_on_to_the_exact_budget(tmp_path: Path, t
         (["--strategies", "manual"], ["manual", "leave it out"]),
         (["--strategies", "tpe,tpe"], ["tpe is named twice"]),
         (["--strategies", ","], ["names none"]),
+        (["--strategies", "random+hyperband:min_resource=30"], ["min_resource", "got 30"]),
         (["--strategies", "random", "--out", "hpsearch.db/x"], ["cannot write to the folder hpsearch.db/x"]),
     ],
 )
@@ -258,6 +265,9 @@ def test_a_budget_is_whole_intervals(tiny: StudyFile) -> None:
         budget_of(dataclasses.replace(tiny.study, interval=4), 30)
     with pytest.raises(UsageError, match="Steps"):
         budget_of(dataclasses.replace(tiny.study, interval=Steps(5)), 30)
+    # A trial of 7 epochs has an interval of one, which would count as two.
+    with pytest.raises(UsageError, match="7 epochs are not a multiple of its interval, 2"):
+        budget_of(dataclasses.replace(tiny.study, epochs=7, interval=2), 30)
 
 
 @pytest.fixture
@@ -270,10 +280,12 @@ def repeats() -> pd.DataFrame:
                 "repeat": repeat,
                 "best": value,
                 "area": value - 0.1,
-                "epochs_to_near": None,
+                "best_complete": value - 0.01 * (name == "b"),
+                "epochs_to_near": 40.0 if value > 0.91 else float("nan"),
                 "rank": 1.0,
+                "epochs": 250 if name == "b" else 300,
             }
-            | dict.fromkeys(("complete", "pruned", "failed", "epochs", "wall_seconds"), 1)
+            | dict.fromkeys(("complete", "pruned", "failed", "wall_seconds"), 1)
             for name, values in best.items()
             for repeat, value in enumerate(values, start=1)
         ]
@@ -289,9 +301,73 @@ def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
     assert "paired by seed) is b; further below are random (-0.1000 ± 0.0058)." in text
     assert "The study's default, b, is among those." in text
     assert "a +0.1000 ± 0.0058" in text
-    assert "clearly better, by more than two of them, are a, b." in text
+    # t is 17.3 and 5.9 with two degrees of freedom: p is 0.0017 and 0.014, both below 0.05 / 2.
+    assert list(compare.against(repeats, "random")["p"].round(4)) == [0.0017, 0.0138]
+    assert "better than random search are a, b (one-sided paired t-test at 5%, Bonferroni-corrected for 2)." in text
+    assert "or fewer where the grid had no more points (b after 250)" in text
+    assert compare.of_complete(table) == "of complete trials alone the mean is lower by 0.0100 at most (b)."
     assert "One of the 1,000 validation examples is 0.0010." in text
     assert "default, c, was not compared" in compare.conclusion(repeats, table, budget=1, default="c", examples=9)
+
+
+def test_what_cannot_be_told_from_random_search_is_not_called_equal(repeats: pd.DataFrame) -> None:
+    repeats.loc[repeats["strategy"] == "random", "best"] = [0.89, 0.93, 0.91]
+    text = compare.conclusion(repeats, compare.strategies_frame(repeats), budget=300, default="b", examples=1000)
+    assert "none can be told from random search" in text
+    assert "which does not show that they are equal" in text
+    assert "-0.0000" not in text
+
+
+def test_the_median_of_the_epochs_counts_the_seeds_that_never_got_there(repeats: pd.DataFrame) -> None:
+    table = compare.shown_table(compare.strategies_frame(repeats)).set_index("strategy")
+    assert dict(table["epochs to 0.5 %"]) == {"a": "40 (2/3)", "b": "- (0/3)", "random": "- (0/3)"}
+    repeats.loc[1, "epochs_to_near"] = float("nan")
+    table = compare.shown_table(compare.strategies_frame(repeats)).set_index("strategy")
+    assert table.loc["a", "epochs to 0.5 %"] == "- (1/3)"
+
+
+def test_what_is_done_is_compared_when_a_pair_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--study", "tiny", "--strategies", "random,sobol", "--repeats", "2", "--epoch-budget", "8"]
+
+    def failing(pairs: list[Pair], job: object, watcher: Watcher) -> bool:
+        train_pairs(pairs[:3], job, watcher)  # type: ignore[arg-type]
+        watcher.pair_failed(pairs[3], "it failed")
+        return True
+
+    monkeypatch.setattr("hpsearch.cli.comparing.train_pairs", failing)
+    with pytest.raises(HpsearchError, match="1 of 4 pairs failed"):
+        hpsearch_here(tmp_path, "compare", *arguments)
+    page = (tmp_path / "reports/tiny/compare.md").read_text()
+    assert "**Not finished**: 1 of 2 seeds are compared here." in page
+    assert set(pd.read_csv(tmp_path / "reports/tiny/compare_repeats.csv")["repeat"]) == {1}
+    monkeypatch.undo()
+    assert hpsearch_here(tmp_path, "compare", *arguments) == 0
+    assert "Not finished" not in (tmp_path / "reports/tiny/compare.md").read_text()
+
+
+def test_the_curves_can_be_drawn_from_their_file(compared: Path) -> None:
+    written = pd.read_csv(compared / "reports/tiny/compare_curves.csv")
+    for name, accuracies in curves(compared).items():
+        strategy, _, repeat = name.removeprefix("tiny@").rpartition("#")
+        mine = written[(written["strategy"] == strategy) & (written["repeat"] == int(repeat))]
+        rises = [end for end in range(BUDGET) if accuracies[end] > max(accuracies[:end], default=-1)]
+        assert list(mine["epochs"]) == [end + 1 for end in rises]
+        assert list(mine["best"]) == [accuracies[end] for end in rises]
+
+
+def test_a_changed_study_file_is_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "tiny.py"
+    copy.write_text((STUDIES / "tiny.py").read_text())
+    arguments = ["--study", str(copy), "--strategies", "random", "--repeats", "1", "--epoch-budget"]
+    assert hpsearch_here(tmp_path, "compare", *arguments, "4") == 0
+    assert "Caution" not in capsys.readouterr().out
+    copy.write_text(copy.read_text() + "\n# Another text.\n")
+    assert hpsearch_here(tmp_path, "compare", *arguments, "8") == 0
+    assert "**Caution**: tiny.py was changed since some of this was trained (tiny@random#1)" in capsys.readouterr().out
 
 
 def test_a_curve_that_ends_early_keeps_its_best() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from hpsearch.cli.running import default_workers, set_data_folder
+from hpsearch.cli.arguments import default_workers, set_data_folder
 from hpsearch.cli.showing import plain_table
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError

@@ -1,12 +1,11 @@
 """`hpsearch compare`."""
 
-import shlex
 import time
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import optuna
-import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -14,19 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.checkpoint import write_atomically
-from hpsearch.cli.running import check_device, default_workers, set_data_folder
+from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError
 from hpsearch.progress import last_line
 from hpsearch.results import compare, markdown
-from hpsearch.results.provenance import machine, output_folder, versions
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
-from hpsearch.search.opening import open_to_read
+from hpsearch.search.opening import OpenStudy, open_to_read
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
-from hpsearch.search.pruners import most_intervals, rung_plan
+from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import End
-from hpsearch.study import StudyFile, load_study
+from hpsearch.study import StudyFile, load_study, users_code
 
 
 def compare_strategies(
@@ -59,49 +57,51 @@ def compare_strategies(
     pairs = make_pairs(strategies, definition, name=name, repeats=repeats, seed=first_seed)
     budget = budget_of(definition, epoch_budget)
     device = check_device(device)
+    with users_code(study_file.path):
+        dataset = definition.load_data()
+        intervals = most_intervals(definition, length(dataset.train))
+    for pair in pairs:
+        make_pruner(pair.pruner, intervals)
     folder = output_folder(out or Path("reports") / name)
-    dataset = definition.load_data()
     before = trained_already(pairs, storage, study_file, dataset, runs, budget)
-    command = shlex.join(
-        ["hpsearch", "compare", "--study", study, "--strategies", strategies]
-        + ["--repeats", str(repeats), "--epoch-budget", str(epoch_budget)]
-        + (["--name", name] if name != study_file.name else [])
-        + (["--seed", str(seed)] if seed is not None else [])
-    )
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
-    intervals = most_intervals(definition, length(dataset.train))
     for plan in dict.fromkeys(rung_plan(pair.pruner, intervals) for pair in pairs):
         if plan is not None:
             console.print(f"hpsearch: {plan}", style="yellow", soft_wrap=True)
     left = [pair for pair in pairs if before[pair] < budget]
     with _watcher(console, name, before, budget) as watcher:
         workers = min(workers or default_workers("cpu"), max(len(left), 1))
-        job = make_job(study_file, dataset, storage=storage, runs=runs, budget=budget, device=device)
-        finished = train_pairs(left, job, watcher, workers=workers)
+        job = make_job(study_file, dataset, storage=storage, runs=runs, budget=budget, device=device, workers=workers)
+        finished = train_pairs(left, job, watcher)
+    missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
+    compared = [pair for pair in pairs if pair.repeat not in missing]
+    if compared:
+        text = write_comparison(
+            folder,
+            study_file,
+            dataset,
+            compared,
+            storage=storage,
+            runs=runs,
+            command=as_typed(),
+            epochs=epoch_budget,
+            missing=len(missing),
+        )
+        print(
+            f"{text}\n\nWritten     {folder}/compare.md, .csv and .png, compare_repeats.csv, compare_curves.csv",
+            flush=True,
+        )
     if not finished:
-        console.print(f"hpsearch: interrupted; everything is saved: {command}", soft_wrap=True)
+        console.print(f"hpsearch: interrupted; everything is saved: {as_typed()}", soft_wrap=True)
         return 130
     if watcher.failures:
         raise HpsearchError(
-            f"{len(watcher.failures)} of {len(pairs)} pairs failed; the same command goes on with them. The first one "
-            f"is {watcher.failures[0]}"
+            f"{len(watcher.failures)} of {len(pairs)} pairs failed; the same command goes on with them, one without "
+            f"their strategy compares the rest. The first one is {watcher.failures[0]}"
         )
     if watcher.trained_here == 0:
-        console.print("hpsearch: nothing is left to train: every pair has its epochs", soft_wrap=True)
-    text = write_comparison(
-        folder,
-        study_file,
-        dataset,
-        pairs,
-        storage=storage,
-        runs=runs,
-        command=command,
-        epochs=epoch_budget,
-        device=device,
-    )
-    print(text, flush=True)
-    print(f"\nWritten     {folder}/compare.md, compare.csv, compare_repeats.csv, compare.png", flush=True)
+        console.print("hpsearch: nothing was left to train: every pair has its epochs", soft_wrap=True)
     return 0
 
 
@@ -115,9 +115,9 @@ def write_comparison(
     runs: Path,
     command: str,
     epochs: int,
-    device: str,
+    missing: int = 0,
 ) -> str:
-    """Write the comparison's files; return what a terminal should show of it."""
+    """Write the comparison's files; return what a terminal should show of it. `missing` repeats are not done yet."""
     definition = study_file.study
     opened = {pair: open_to_read(storage, pair.name, runs) for pair in pairs}
     interval = definition.interval
@@ -127,12 +127,23 @@ def write_comparison(
     table = compare.strategies_frame(repeats)
     default = definition.sampler + (f"+{definition.pruner}" if definition.pruner != "none" else "")
     said = compare.conclusion(repeats, table, budget=epochs, default=default, examples=length(dataset.validation))
+    if missing:
+        done = int(table["repeats"].max())
+        said = f"**Not finished**: {done} of {done + missing} seeds are compared here. {said}"
+    changed = [pair.name for pair, study in opened.items() if study.other_text(study_file)]
+    if changed:
+        said += (
+            f" **Caution**: {study_file.path.name} was changed since some of this was trained "
+            f"({_some(changed)}): if the change is more than words, --name starts a comparison of its own."
+        )
     shown = compare.shown_table(table)
-    title = f"{study_file.name}: {epochs:,} epochs for each strategy, {table['repeats'].max()} seeds"
+    seeds = markdown.count(int(table["repeats"].max()), "seed")
+    title = f"{study_file.name}: {epochs:,} epochs for each strategy, {seeds}"
     figure = compare.plot_curves(curve, table, epochs, title)
     figure.savefig(folder / "compare.png", dpi=100)
     write_atomically(folder / "compare.csv", table.to_csv(index=False).encode())
     write_atomically(folder / "compare_repeats.csv", repeats.to_csv(index=False).encode())
+    write_atomically(folder / "compare_curves.csv", compare.improvements(curve).to_csv(index=False).encode())
     sizes = f"{length(dataset.train):,} training and {length(dataset.validation):,} validation examples"
     page = f"""# {study_file.name}: strategies compared
 
@@ -140,29 +151,41 @@ def write_comparison(
 
 {markdown.table(shown)}
 
-Figures are means over the {table["repeats"].max()} seeds, ± the standard deviation (rank: ± the standard error).
+Figures are means over {seeds}, ± the standard deviation (rank: ± the standard error). *Best validation accuracy* is
+that of every epoch trained, those of trials that were pruned or not finished included; {compare.of_complete(table)}
 *Rank* is among the strategies under the same seed, by best validation accuracy, ties averaged. *Area under curve* is
-the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median number of epochs until
-the best so far came within 0.5 % of the best of all ({curve["accuracy"].max():.4f}), and how many seeds got there.
-*Complete*, *pruned* and *failed* are trials; the one that was running when the epochs were used up is none of these.
+the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median over all seeds of the
+epochs until the best so far came within 0.5 % of the best of all ({curve["accuracy"].max():.4f}), where more than half
+of them got there, and how many did. *Complete*, *pruned* (those whose loss was not finite any more included) and
+*failed* are trials; the one that was running when the epochs were used up is none of these.
 
 ![Best validation accuracy so far against epochs trained, by strategy](compare.png)
 
-Bands are the mean ± one standard error over the seeds.
+Bands are the mean ± one standard error over the seeds. The curves are in [compare_curves.csv](compare_curves.csv).
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | data | {sizes}{"; " + dataset.note if dataset.note else ""} |
-| machine | {machine(device)} |
-| versions | {", ".join(f"{package} {version}" for package, version in versions().items())} |
+{_where(opened.values())}
 """
     write_atomically(folder / "compare.md", page.encode())
-    return f"{_plain(shown)}\n\n{said}"
+    return f"{shown.to_string(index=False)}\n\n{said}"
 
 
-def _plain(frame: pd.DataFrame) -> str:
-    return frame.to_string(index=False)
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _where(studies: Iterable[OpenStudy]) -> str:
+    """Return the table's rows on where the pairs were trained."""
+    runs = [run for study in studies for run in study.runs()]
+    machines = dict.fromkeys(
+        f"{run['machine']}; {markdown.count(run['workers'], 'pair')} at a time, on {run['device']}" for run in runs
+    )
+    versions = dict.fromkeys(run["versions"] for run in runs)
+    rows = (("machine", machines), ("versions", versions))
+    return "\n".join(f"| {name} | {'; or '.join(found) or 'not recorded'} |" for name, found in rows)
 
 
 def _watcher(console: Console, name: str, before: dict[Pair, int], budget: int) -> "Lines":
@@ -176,8 +199,7 @@ class Lines(Watcher):
         self.console = console
         self.name = name
         self.budget = budget
-        self.pairs = len(before)
-        self.done = sum(intervals >= budget for intervals in before.values())
+        self.finished = {pair for pair, intervals in before.items() if intervals >= budget}
         self.known = sum(before.values())
         self.running: dict[Pair, int] = {}
         self.best: dict[Pair, float] = {}
@@ -202,20 +224,26 @@ class Lines(Watcher):
         self.trained_here += 1
         self.best[pair] = max(accuracy, self.best.get(pair, 0.0))
 
-    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
+    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
         """Print a finished pair's line."""
         self.running.pop(pair, None)
         if end == "done":
-            self.done += 1
-            best = f"best {self.best[pair]:.4f}  " if pair in self.best else ""
+            self.finished.add(pair)
             early = "" if intervals >= self.budget else ", its grid is finished"
-            self.line(f"{pair.name}  {intervals} intervals{early}  {best}({self.done}/{self.pairs})")
+            self.line(f"{pair.name}  {intervals} intervals{early}  best {best:.4f}  ({self._progress()})")
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """Print a failed pair's line."""
         self.running.pop(pair, None)
         self.failures.append(f"{pair.name}: {error.strip()}")
         self.line(f"{pair.name}  failed: {last_line(error)}")
+
+    def whole_repeats(self) -> set[int]:
+        """Return the repeats in which every pair is finished."""
+        return {pair.repeat for pair in self.finished} - {pair.repeat for pair in self.before.keys() - self.finished}
+
+    def _progress(self) -> str:
+        return f"{len(self.finished)}/{len(self.before)}"
 
     def message(self, text: str) -> None:
         """Print a message."""
@@ -257,9 +285,9 @@ class LiveSummary(Lines):
 
     def summary(self) -> str:
         """Return pairs, intervals and time left in one line."""
-        total = self.pairs * self.budget
+        total = len(self.before) * self.budget
         done = self.known + self.trained_here
-        text = f"{self.name}: {self.done}/{self.pairs} pairs, {done:,} of {total:,} intervals"
+        text = f"{self.name}: {self._progress()} pairs, {done:,} of {total:,} intervals"
         if self.trained_here:
             seconds = (time.monotonic() - self.began) / self.trained_here * (total - done)
             text += f", {timedelta(seconds=round(seconds))} left"

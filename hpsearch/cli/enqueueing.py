@@ -6,11 +6,11 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from hpsearch.cli.running import set_data_folder
+from hpsearch.cli.arguments import WHERE, as_typed, set_data_folder
 from hpsearch.search.enqueueing import enqueue, parse_params
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.storage import FINISHED, check_url
-from hpsearch.study import load_study
+from hpsearch.study import load_study, users_code
 
 
 def enqueue_trial(
@@ -29,13 +29,15 @@ def enqueue_trial(
     check_url(storage, create=True)
     study_file = load_study(study)
     fixed = parse_params(params, study_file.study)
-    dataset = study_file.study.load_data()
+    with users_code(study_file.path):
+        dataset = study_file.study.load_data()
     opened = open_for_run(storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs)
     number = enqueue(opened, fixed)
     counts = opened.storage.counts(opened.study_id)
     enough = sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING, TrialState.WAITING))
     given = " ".join(f"{key}={value}" for key, value in fixed.items())
     print(f"Trial {number} waits: {given}; what is not given will be drawn")
-    command = f"hpsearch run --study {study}" + (f" --name {opened.name}" if opened.name != study_file.name else "")
-    print(f"Next        {command} --n-trials {max(enough, study_file.study.n_trials)}")
-    print(f"            {command} --n-trials {enough} --sampler manual  (enqueued trials only)", flush=True)
+    everything = as_typed("run", only=WHERE, n_trials=max(enough, study_file.study.n_trials))
+    print(f"Next        {everything}")
+    enqueued = as_typed("run", only=WHERE, n_trials=enough, sampler="manual")
+    print(f"            {enqueued}  (enqueued trials only)", flush=True)

@@ -1,13 +1,11 @@
 """`hpsearch report`."""
 
-import shlex
 from pathlib import Path
 
 import optuna
 from rich.console import Console
 
-from hpsearch.cli.running import set_data_folder
-from hpsearch.results.provenance import output_folder
+from hpsearch.cli.arguments import as_typed, output_folder, set_data_folder
 from hpsearch.results.report import write_report
 from hpsearch.results.study import open_results
 
@@ -19,8 +17,7 @@ def report_study(*, study: str, name: str | None, storage: str, runs: Path, data
     set_data_folder(data)
     results = open_results(study, name=name, storage=storage, runs=runs)
     folder = output_folder(out or Path("reports") / results.opened.name)
-    command = shlex.join(["hpsearch", "report", "--study", study] + (["--name", name] if name else []))
-    failures = write_report(results, folder, command)
+    failures = write_report(results, folder, as_typed())
     for failure in failures:
         console.print(f"hpsearch: {failure}", style="yellow", soft_wrap=True, markup=False)
     print(f"Written     {folder}/summary.md, trials.csv, history.csv, plots/", flush=True)

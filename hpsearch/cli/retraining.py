@@ -8,7 +8,7 @@ import optuna
 import pandas as pd
 from rich.console import Console
 
-from hpsearch.cli.running import check_device, default_workers, set_data_folder
+from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
 from hpsearch.errors import UsageError
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
 from hpsearch.results import markdown
@@ -21,10 +21,9 @@ from hpsearch.results.export import (
     read_configuration,
     write_configuration,
 )
-from hpsearch.results.provenance import output_folder
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
-from hpsearch.study import load_study
+from hpsearch.study import load_study, users_code
 from hpsearch.training import EpochReport
 
 
@@ -43,7 +42,7 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
             f"hpsearch: the study has only {len(found)} different complete configuration{'s' * (len(found) != 1)}",
             soft_wrap=True,
         )
-    print(f"Next        hpsearch retrain {' '.join(shlex.quote(str(path)) for path in paths)}", flush=True)
+    print(f"Next        hpsearch retrain {shlex.join(map(str, paths))}", flush=True)
 
 
 def retrain(
@@ -64,13 +63,13 @@ def retrain(
     _check_together(configurations, candidates)
     device = check_device(device)
     study_file = load_study(study or _study_path(configurations[0], candidates[0]))
-    dataset = study_file.study.load_data()
+    with users_code(study_file.path):
+        dataset = study_file.study.load_data()
     for path, candidate in zip(configurations, candidates, strict=True):
         check_unchanged(candidate, path, study_file, dataset)
     if dataset.test is None:
         raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
     folder = output_folder(out or Path("reports") / candidates[0].study / "retrain")
-    command = shlex.join(["hpsearch", "retrain", *map(str, configurations), "--seeds", str(seeds)])
 
     workers = min(default_workers(device) if workers is None else workers, len(candidates) * seeds)
     executor: Executor = (
@@ -88,7 +87,7 @@ def retrain(
             ended=progress.ended,
         )
     except KeyboardInterrupt:
-        console.print(f"hpsearch: interrupted; what is trained is kept: {command}", soft_wrap=True)
+        console.print(f"hpsearch: interrupted; what is trained is kept: {as_typed()}", soft_wrap=True)
         return 130
     finally:
         executor.close()
@@ -110,7 +109,7 @@ def retrain(
         candidates=ranking,
         confirmed=confirmed,
         evaluation=evaluation,
-        command=command,
+        command=as_typed(),
         device=device,
     )
     print(

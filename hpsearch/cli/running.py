@@ -1,15 +1,13 @@
 """`hpsearch run`."""
 
-import os
 import sys
 from pathlib import Path
 
 import optuna
-import torch
 from rich.console import Console
 
-from hpsearch.datasets import DATA_VARIABLE, length
-from hpsearch.errors import UsageError
+from hpsearch.cli.arguments import as_typed, check_device, default_workers, set_data_folder
+from hpsearch.datasets import length
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
 from hpsearch.executors.task import BEST
 from hpsearch.progress import observer_for, short
@@ -71,6 +69,8 @@ def run_study(
         intervals = most_intervals(definition, length(dataset.train))
     make_pruner(pruner, intervals)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
+    workers = default_workers(device) if workers is None else workers
+    opened.record_run(study_file, sampler=sampler, pruner=pruner, device=device, workers=workers)
     limits = Limits(
         n_trials=n_trials,
         max_retries=max_retries,
@@ -81,7 +81,6 @@ def run_study(
     )
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
-    workers = default_workers(device) if workers is None else workers
     executor: Executor
     if workers == 0:
         executor = InlineExecutor(definition, dataset)
@@ -107,14 +106,15 @@ def run_study(
         finally:
             executor.close()
     console.print(observer.summary(), soft_wrap=True)
-    command = f"hpsearch run --study {study}" + (f" --name {opened.name}" if opened.name != study_file.name else "")
+    name_again = opened.name if opened.name != study_file.name else None
+    command = as_typed(n_trials=limits.n_trials, name=name_again, fresh=False)
     if end != "done":
         what = "interrupted" if end == "interrupted" else f"the time of {timeout:g} s is over"
         waiting = len(opened.optuna_study().get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
         console.print(
             f"hpsearch: {what}; everything is saved in {opened.storage.engine.url.render_as_string()} and "
             f"{opened.folder}; {waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last interval: "
-            f"{command} --n-trials {limits.n_trials}",
+            f"{command}",
             soft_wrap=True,
         )
         return 130 if end == "interrupted" else 0
@@ -138,39 +138,6 @@ def print_best(opened: OpenStudy) -> None:
         print(f"            {name:<{width}}  {short(value)}")
     weights = opened.folder / str(best.number) / BEST
     print(f"Weights     {weights if weights.exists() else f'{weights} (not there any more)'}")
-    print(f"Next        hpsearch status --study {opened.name}")
-    print("            hpsearch dashboard")
+    print(f"Next        {as_typed('status', only=('storage', 'runs'), study=opened.name)}")
+    print(f"            {as_typed('dashboard', only=('storage',))}")
     sys.stdout.flush()
-
-
-def set_data_folder(data: Path | None) -> None:
-    """Make `--data` hold for this process and its workers."""
-    if data is not None:
-        os.environ[DATA_VARIABLE] = str(data)
-
-
-def check_device(device: str) -> str:
-    """Return the torch device that `--device` names. Raises UsageError if this machine does not have it."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind, index = torch.device(device).type, torch.device(device).index or 0
-    except RuntimeError as error:
-        raise UsageError(f"--device {device!r}: give cpu, cuda, cuda:N, mps or auto") from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and index < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }.get(kind, False)
-    if not there:
-        raise UsageError(f"--device {device}: this machine has none; --device cpu always works")
-    return device
-
-
-def default_workers(device: str) -> int:
-    """Return one worker per core this process may use, or per GPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.device_count() if device == "cuda" else 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

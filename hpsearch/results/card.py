@@ -15,10 +15,10 @@ from hpsearch import checkpoint
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import HpsearchError
+from hpsearch.provenance import machine, versions
 from hpsearch.results import markdown
 from hpsearch.results.export import Configuration
 from hpsearch.results.figures import make_figure
-from hpsearch.results.provenance import machine, versions
 from hpsearch.results.retrain import Evaluation, luck, take
 from hpsearch.training import Run
 

@@ -4,11 +4,13 @@ All of it follows from two frames: `epochs_frame`, one row an epoch of training 
 `repeats_frame`, one row a strategy and repeat.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
+from scipy.stats import t as student_t
 
 from hpsearch.results import markdown
 from hpsearch.results.figures import make_figure, style
@@ -17,6 +19,8 @@ from hpsearch.search.opening import OpenStudy
 
 # "Within 0.5 % of the best": this share of it.
 NEAR = 0.995
+# The level of the test against random search.
+SIGNIFICANT = 0.05
 KEYS = ["strategy", "repeat"]
 
 
@@ -41,13 +45,15 @@ def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1)
 def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Return one row a strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
 
-    `area` is the mean over the budget's epochs of the best accuracy so far, `epochs_to_near` the epochs until the
-    best so far came within 0.5 % of the best of all (missing if never), `rank` the rank by best accuracy among the
+    `best_complete` is the best accuracy of a complete trial alone, `area` the mean over the budget's epochs of the best
+    accuracy so far, `epochs_to_near` the epochs until the best so far came within 0.5 % of the best of all (missing if
+    never), `rank` the rank by best accuracy among the
     strategies of the same repeat, ties averaged.
     """
     rows = []
     for pair, study in opened.items():
         counts = study.storage.counts(study.study_id)
+        complete = study.best_trial()
         rows.append(
             {
                 "strategy": pair.strategy,
@@ -57,6 +63,7 @@ def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget
                 "complete": counts.get(TrialState.COMPLETE, 0),
                 "pruned": counts.get(TrialState.PRUNED, 0),
                 "failed": counts.get(TrialState.FAIL, 0),
+                "best_complete": float("nan") if complete is None else complete.value,
                 "wall_seconds": study.storage.get_study_user_attrs(study.study_id).get(WALL_SECONDS, float("nan")),
             }
         )
@@ -85,10 +92,16 @@ def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
     return wide.reindex(range(step, budget + 1, step)).ffill()
 
 
+def improvements(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `epochs` in which the best accuracy so far rose: the curves, in few rows."""
+    return epochs[epochs["best"] > epochs.groupby(KEYS)["best"].shift(fill_value=-1.0)]
+
+
 def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
     """Return one row a strategy, the best mean first: means over the repeats, and their spread.
 
-    `_sd` is a sample standard deviation, `_se` a standard error of the mean (sd / √repeats).
+    `_sd` is a sample standard deviation, `_se` a standard error of the mean (sd / √repeats); `near_median` is over all
+    repeats, infinite where half of them or more never came near.
     """
     groups = repeats.groupby("strategy", sort=False)
     frame = groups.agg(
@@ -101,10 +114,11 @@ def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
         best_mean=("best", "mean"),
         best_sd=("best", "std"),
         best_se=("best", "sem"),
+        best_complete_mean=("best_complete", "mean"),
         area_mean=("area", "mean"),
         area_sd=("area", "std"),
         near_reached=("epochs_to_near", "count"),
-        near_median=("epochs_to_near", "median"),
+        near_median=("epochs_to_near", lambda epochs: epochs.fillna(float("inf")).median()),
         rank_mean=("rank", "mean"),
         rank_se=("rank", "sem"),
     )
@@ -124,10 +138,16 @@ def within_one_se(repeats: pd.DataFrame, strategies: pd.DataFrame) -> list[str]:
 
 
 def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return for every other strategy the mean difference of its best accuracy to the reference's, paired by repeat."""
+    """Return for every other strategy how its best accuracy differs from the reference's, paired by repeat.
+
+    `difference` is the mean, `se` its standard error, `p` that of a one-sided paired t-test for being better (1 where
+    all repeats differ by the same).
+    """
     wide = repeats.pivot(index="repeat", columns="strategy", values="best")
     differences = wide.drop(columns=reference).sub(wide[reference], axis=0)
-    return pd.DataFrame({"difference": differences.mean(), "se": differences.sem()})
+    mean, se = differences.mean(), differences.sem()
+    p = pd.Series(student_t.sf(mean / se.where(se > 0), len(differences) - 1), index=mean.index).fillna(1.0)
+    return pd.DataFrame({"difference": mean, "se": se, "p": p})
 
 
 def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, default: str, examples: int) -> str:
@@ -139,8 +159,10 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
     near, rest = within_one_se(repeats, strategies), list(strategies["strategy"])
     rest = [name for name in rest if name not in near]
     spread = markdown.mean_sd(best["best_mean"], best["best_sd"])
+    ended = [f"{row['strategy']} after {row['epochs']:.0f}" for row in _records(strategies) if row["epochs"] < budget]
+    early = f", or fewer where the grid had no more points ({', '.join(ended)})" if ended else ""
     text = [
-        f"{len(strategies)} strategies trained {budget:,} epochs each under {count} seed{'s' * (count != 1)}.",
+        f"{_strategies(len(strategies))} trained {budget:,} epochs each under {markdown.count(count, 'seed')}{early}.",
         f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:
@@ -153,22 +175,49 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
     else:
         text.append("One seed says nothing about the spread: repeat it before choosing by these numbers.")
     if "random" in list(strategies["strategy"]) and len(strategies) > 1 and count > 1:
-        paired = against(repeats, "random")
-        better = [str(name) for name, row in paired.iterrows() if row["difference"] > 2 * row["se"]]
-        text.append(
-            "Against random search, paired by seed: "
-            + ", ".join(f"{name} {row['difference']:+.4f} ± {row['se']:.4f}" for name, row in paired.iterrows())
-            + (
-                f" (standard errors); clearly better, by more than two of them, {_are(better)}."
-                if better
-                else " (standard errors); none is better by more than two of them, so here none pays for its effort."
-            )
-        )
+        text.append(_against_random(repeats))
     text.append(
         f"One of the {examples:,} validation examples is {1 / examples:.4f}. A search's best is the luckiest of many "
         f"noisy accuracies, so all these are optimistic; the test set, through `hpsearch retrain`, is not."
     )
     return " ".join(text)
+
+
+def _against_random(repeats: pd.DataFrame) -> str:
+    """Return what the numbers say of random search: who is better by a paired t-test, corrected for their number."""
+    paired = against(repeats, "random")
+    figures = ", ".join(f"{name} {_signed(row['difference'])} ± {row['se']:.4f}" for name, row in paired.iterrows())
+    better = [str(name) for name in paired.index[paired["p"] * len(paired) < SIGNIFICANT]]
+    tests = f"one-sided paired t-test at {SIGNIFICANT:.0%}, Bonferroni-corrected for {len(paired)}"
+    if better:
+        verdict = f"better than random search {_are(better)} ({tests})"
+    else:
+        verdict = (
+            f"none can be told from random search with so few epochs and seeds ({tests}), which does not show that "
+            f"they are equal"
+        )
+    return f"Against random search, paired by seed: {figures} (standard errors); {verdict}."
+
+
+def _signed(number: float) -> str:
+    # Adding zero makes the negative zero that rounding may leave a positive one.
+    return f"{round(number, 4) + 0.0:+.4f}"
+
+
+def _strategies(number: int) -> str:
+    return "1 strategy" if number == 1 else f"{number} strategies"
+
+
+def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    return frame.to_dict("records")
+
+
+def of_complete(strategies: pd.DataFrame) -> str:
+    """Return a sentence on how much higher the bests are than those of complete trials, which a search hands over."""
+    above = strategies.set_index("strategy")["best_mean"] - strategies.set_index("strategy")["best_complete_mean"]
+    if not above.max() > 0:
+        return "the best trial of every strategy and seed was a complete one."
+    return f"of complete trials alone the mean is lower by {above.max():.4f} at most ({above.idxmax()})."
 
 
 def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
@@ -181,7 +230,7 @@ def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
 
 def _behind(repeats: pd.DataFrame, best: str, names: list[str]) -> str:
     paired = against(repeats, best).loc[names]
-    return ", ".join(f"{name} ({row['difference']:+.4f} ± {row['se']:.4f})" for name, row in paired.iterrows())
+    return ", ".join(f"{name} ({_signed(row['difference'])} ± {row['se']:.4f})" for name, row in paired.iterrows())
 
 
 def _are(names: list[str]) -> str:
@@ -191,16 +240,16 @@ def _are(names: list[str]) -> str:
 def shown_table(strategies: pd.DataFrame) -> pd.DataFrame:
     """Return the strategies' frame as texts, for a page."""
     rows = []
-    for row in strategies.to_dict("records"):
+    for row in _records(strategies):
         reached, count = int(row["near_reached"]), int(row["repeats"])
-        speed = f"{row['near_median']:.0f} ({reached}/{count})" if reached else f"never (0/{count})"
+        median = f"{row['near_median']:.0f}" if row["near_median"] < float("inf") else "-"
         rows.append(
             {
                 "strategy": row["strategy"],
                 "rank": markdown.mean_sd(row["rank_mean"], row["rank_se"], 1),
                 "best validation accuracy": markdown.mean_sd(row["best_mean"], row["best_sd"]),
                 "area under curve": markdown.mean_sd(row["area_mean"], row["area_sd"]),
-                "epochs to 0.5 %": speed,
+                "epochs to 0.5 %": f"{median} ({reached}/{count})",
                 "complete": f"{row['complete']:.1f}",
                 "pruned": f"{row['pruned']:.1f}",
                 "failed": f"{row['failed']:.1f}",

@@ -10,7 +10,7 @@ from typing import Any
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
-from hpsearch.results.provenance import versions
+from hpsearch.provenance import versions
 from hpsearch.results.report import best_frame
 from hpsearch.results.study import Results
 from hpsearch.search.opening import FINGERPRINT, describe_study, differences

@@ -76,14 +76,20 @@ def budget_of(study: Study, epochs: int) -> int:
     """Return how many intervals `epochs` are. Raises UsageError where they are not whole ones."""
     if isinstance(study.interval, Steps):
         raise UsageError(f"compare counts epochs, but the study's interval is {study.interval}: give it in epochs")
+    if study.epochs % study.interval:
+        raise UsageError(
+            f"compare counts whole intervals, but the study's {study.epochs} epochs are not a multiple of its "
+            f"interval, {study.interval}: change one of them"
+        )
     if epochs % study.interval:
         raise UsageError(f"--epoch-budget must be a multiple of the study's interval, {study.interval}; got {epochs}")
     return epochs // study.interval
 
 
-def trained(opened: OpenStudy) -> int:
-    """Return how many intervals the trials of a study have trained, all together."""
-    return sum(len(trial.intermediate_values) for trial in opened.optuna_study().get_trials(deepcopy=False))
+def reported_accuracies(opened: OpenStudy) -> list[float]:
+    """Return the validation accuracies after all intervals that the trials of a study have trained."""
+    trials = opened.optuna_study().get_trials(deepcopy=False)
+    return [accuracy for trial in trials for accuracy in trial.intermediate_values.values()]
 
 
 def trained_already(
@@ -102,7 +108,7 @@ def trained_already(
         if studies[pair.name].user_attrs.get(FINGERPRINT) != {**now, "seed": pair.seed}:
             # This has the words for what is different.
             open_for_run(url, study_file, data, name=pair.name, seed=pair.seed, runs=runs)
-        found[pair] = trained(open_to_read(url, pair.name, runs))
+        found[pair] = len(reported_accuracies(open_to_read(url, pair.name, runs)))
         if found[pair] > budget:
             raise UsageError(
                 f"{pair.name} has trained {found[pair]} intervals already, more than the budget of {budget}: "

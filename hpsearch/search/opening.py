@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.errors import UsageError
+from hpsearch.provenance import machine, versions
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import FINISHED, Storage, shown
 from hpsearch.space import describe
@@ -26,6 +27,7 @@ from hpsearch.study import StudyFile, users_code
 STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
 NOTE = "hpsearch:note"
+RUNS = "hpsearch:runs"
 MARKER = "study.json"
 
 
@@ -48,6 +50,31 @@ class OpenStudy:
         """Return the complete trial with the highest value, the earliest of equals, or None if none is complete."""
         complete = self.optuna_study().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+    def record_run(self, study_file: StudyFile, *, sampler: str, pruner: str, device: str, workers: int) -> None:
+        """Keep with the study how it is run and where, once for all runs that are alike."""
+        self.storage.append_once(
+            self.study_id,
+            RUNS,
+            {
+                "study_file": study_file.digest,
+                "sampler": sampler,
+                "pruner": pruner,
+                "device": device,
+                "workers": workers,
+                "machine": machine(device),
+                "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
+            },
+        )
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return what `record_run` kept, the first run first."""
+        found: list[dict[str, Any]] = self.storage.get_study_user_attrs(self.study_id).get(RUNS, [])
+        return found
+
+    def other_text(self, study_file: StudyFile) -> bool:
+        """Whether the study was run with another text of its study file, as far as is known."""
+        return any(run["study_file"] != study_file.digest for run in self.runs())
 
     @cached_property
     def _cached(self) -> optuna.storages.BaseStorage:

@@ -21,7 +21,7 @@ import torch.multiprocessing
 
 from hpsearch.datasets import Dataset, Split
 from hpsearch.errors import HpsearchError, StudyFileError
-from hpsearch.search.comparison import Pair, train_pair, trained
+from hpsearch.search.comparison import Pair, reported_accuracies, train_pair
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study
@@ -41,6 +41,7 @@ class Job:
     runs: Path
     budget: int
     device: str
+    workers: int
 
 
 class Watcher(Protocol):
@@ -52,8 +53,8 @@ class Watcher(Protocol):
     def pair_reported(self, pair: Pair, accuracy: float) -> None:
         """A pair trained an interval more."""
 
-    def pair_ended(self, pair: Pair, end: End, intervals: int) -> None:
-        """A pair ended in order, having trained so many intervals in all its runs."""
+    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
+        """A pair ended in order, having trained so many intervals, to that best accuracy, in all its runs."""
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """A pair ended with an error, or its process died."""
@@ -65,7 +66,9 @@ class Watcher(Protocol):
         """Time passed."""
 
 
-def make_job(study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, budget: int, device: str) -> Job:
+def make_job(
+    study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, budget: int, device: str, workers: int = 1
+) -> Job:
     """Return the job, its data moved to shared memory if they are tensors."""
     data = data.without_test()
     tensors = [tensor for split in (data.train, data.validation) if isinstance(split, Split) for tensor in split]
@@ -79,11 +82,12 @@ def make_job(study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, 
         runs=runs,
         budget=budget,
         device=device,
+        workers=workers,
     )
 
 
-def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher, *, workers: int) -> bool:
-    """Train the pairs, `workers` at a time, in their order; return False if it was interrupted.
+def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
+    """Train the pairs, `job.workers` at a time, in their order; return False if it was interrupted.
 
     A pair that fails does not stop the others.
     """
@@ -92,7 +96,7 @@ def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher, *, workers: i
     with _interrupts(running) as interrupted:
         try:
             while running or (waiting and not interrupted()):
-                while waiting and len(running) < workers and not interrupted():
+                while waiting and len(running) < job.workers and not interrupted():
                     process = _Process(waiting.pop(0), job)
                     running[process.connection] = process
                     watcher.pair_started(process.pair)
@@ -184,6 +188,7 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
             raise StudyFileError(f"{job.path} was changed during the run; finish or stop the run before editing it")
         data = job.data or study_file.study.load_data().without_test()
         opened = open_for_run(job.storage, study_file, data, name=pair.name, seed=pair.seed, runs=job.runs)
+        opened.record_run(study_file, sampler=pair.sampler, pruner=pair.pruner, device=job.device, workers=job.workers)
         end = train_pair(
             pair,
             opened,
@@ -194,7 +199,8 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
             reported=lambda accuracy: _send(connection, "pair_reported", accuracy),
             message=lambda text: _send(connection, "message", f"{pair.name}: {text}"),
         )
-        _send(connection, "pair_ended", end, trained(opened))
+        accuracies = reported_accuracies(opened)
+        _send(connection, "pair_ended", end, len(accuracies), max(accuracies, default=0.0))
     except HpsearchError as error:
         _send(connection, "pair_failed", str(error))
     except KeyboardInterrupt:

@@ -115,6 +115,20 @@ class Storage(RDBStorage):
                 found |= attrs
             return found
 
+    def append_once(self, study_id: int, key: str, value: Any) -> None:
+        """Append `value` to the list that a study's user attribute is, unless it is in it."""
+        table = models.StudyUserAttributeModel
+        with self._locked(study_id) as session:
+            row = session.scalars(select(table).where(table.study_id == study_id, table.key == key)).first()
+            found = [] if row is None else json.loads(str(row.value_json))
+            if value in found:
+                return
+            text = json.dumps([*found, value])
+            if row is None:
+                session.add(table(study_id=study_id, key=key, value_json=text))
+            else:
+                row.value_json = text
+
     def claim(
         self, study_id: int, limit: int, held: Collection[int], grid: Sequence[dict[str, Any]] | None = None
     ) -> int | None:

@@ -1,16 +1,13 @@
-"""Where a result comes from: package versions and machine, without its name, and the folder it is written to."""
+"""Where a result comes from: package versions and machine, without its name."""
 
 import importlib.metadata
 import os
 import platform
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
 import torch
-
-from hpsearch.errors import UsageError
 
 PACKAGES = ("hpsearch", "torch", "torchvision", "optuna", "numpy", "pandas", "scikit-learn")
 
@@ -47,14 +44,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or sys.platform
-
-
-def output_folder(path: Path) -> Path:
-    """Return `path`, made if need be. Raises UsageError if nothing can be written there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {path} ({error.strerror}): choose another with --out") from error
-    return path

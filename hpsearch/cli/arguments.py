@@ -1,0 +1,95 @@
+"""What the options that several commands share stand for, and the running command as it was typed."""
+
+import os
+import shlex
+import tempfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import click
+import torch
+from click.core import ParameterSource
+
+from hpsearch.datasets import DATA_VARIABLE
+from hpsearch.errors import UsageError
+from hpsearch.search.storage import shown
+
+# What says which study, and where it and its files are.
+WHERE = ("study", "name", "storage", "runs", "data")
+
+
+def as_typed(command: str | None = None, *, only: Collection[str] | None = None, **changes: object) -> str:
+    """Return the running command as it was typed, quoted for a shell.
+
+    `changes` sets options, or leaves those out that are None or False; what came from the environment or is a default
+    is not there anyway. Another `command` takes over the options `only`. A storage's password is not shown.
+    """
+    context = click.get_current_context()
+    words = ["hpsearch", command or str(context.info_name)]
+    left = dict(changes)
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name in left:
+            words += _option(name, left.pop(name))
+        elif context.get_parameter_source(name) == ParameterSource.COMMANDLINE and (only is None or name in only):
+            value = context.params[name]
+            if isinstance(parameter, click.Argument):
+                words += map(str, value)
+            else:
+                words += _option(name, shown(value) if name == "storage" else value)
+    for name, value in left.items():
+        words += _option(name, value)
+    return shlex.join(words)
+
+
+def _option(name: str, value: object) -> Iterable[str]:
+    if value is None or value is False:
+        return []
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    return [option, f"{value:g}" if isinstance(value, float) else str(value)]
+
+
+def set_data_folder(data: Path | None) -> None:
+    """Make `--data` hold for this process and its workers."""
+    if data is not None:
+        os.environ[DATA_VARIABLE] = str(data)
+
+
+def check_device(device: str) -> str:
+    """Return the torch device that `--device` names. Raises UsageError if this machine does not have it."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError as error:
+        raise UsageError(f"--device {device!r}: give cpu, cuda, cuda:N, mps or auto") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and index < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(kind, False)
+    if not there:
+        raise UsageError(f"--device {device}: this machine has none; --device cpu always works")
+    return device
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core this process may use, or per GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.device_count() if device == "cuda" else 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def output_folder(path: Path) -> Path:
+    """Return `path`, made if need be. Raises UsageError if nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to the folder {path} ({error.strerror}): choose another with --out") from error
+    return path
