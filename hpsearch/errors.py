@@ -40,3 +40,9 @@ class TooManyFailures(HpsearchError):
 
 class CheckpointError(HpsearchError):
     """A checkpoint that must not be used: damaged, truncated, or written by another trial."""
+
+
+def last_line(error: str | None) -> str:
+    """Return the last line of a traceback: the error itself."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else "unknown error"

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
 from hpsearch.search.supervisor import Observer
 from hpsearch.training import EpochReport
@@ -169,9 +170,3 @@ class LiveTable(Lines):
 def short(value: object) -> str:
     """Return a parameter's value in a few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def last_line(error: str | None) -> str:
-    """Return the last line of a traceback: the error itself."""
-    lines = (error or "").strip().splitlines()
-    return lines[-1] if lines else "unknown error"

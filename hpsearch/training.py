@@ -173,18 +173,29 @@ def evaluate(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], split: 
     with torch.inference_mode():
         for start in range(0, length(split), EVALUATION_BATCH):
             indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
-            inputs, targets = _take(split, indices, device)
+            inputs, targets = take(split, indices, device)
             outputs = model(inputs)
             total_loss += loss(outputs, targets) * len(targets)
             correct += count_correct(outputs, targets)
     return total_loss.item() / length(split), correct.item() / length(split)
 
 
+def has_one_output(outputs: Tensor) -> bool:
+    """Whether outputs are (N,) or (N, 1): two classes, split at zero."""
+    return outputs.dim() < 2 or outputs.shape[1] == 1
+
+
+def class_numbers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predicted and true classes (N,) of outputs (N, classes), or (N, 1) for two classes split at zero."""
+    if has_one_output(outputs):
+        return (outputs.flatten() > 0).long(), (targets > 0).long()
+    return outputs.argmax(dim=1), targets
+
+
 def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return how many outputs (N, classes), or (N, 1) for two classes split at zero, name their target."""
-    if outputs.dim() < 2 or outputs.shape[1] == 1:
-        return ((outputs.flatten() > 0) == (targets > 0)).sum()
-    return (outputs.argmax(dim=1) == targets).sum()
+    """Return how many outputs name their target's class, as `class_numbers` has them."""
+    predicted, true = class_numbers(outputs, targets)
+    return (predicted == true).sum()
 
 
 def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -199,10 +210,10 @@ def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]
             if isinstance(run.train_split, Split):
                 order = order.to(run.device)
         start = step % run.steps_per_epoch * run.batch_size
-        yield _take(run.train_split, order[start : start + run.batch_size], run.device)
+        yield take(run.train_split, order[start : start + run.batch_size], run.device)
 
 
-def _take(split: Examples, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def take(split: Examples, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the inputs and targets at `indices`, on `device`."""
     if isinstance(split, Split):
         indices = indices.to(split.targets.device)

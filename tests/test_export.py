@@ -128,3 +128,21 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     make_study(tmp_path, ["budget"], name="other")
     with pytest.raises(UsageError, match=r"cannot write to the folder hpsearch\.db/x"):
         hpsearch_here(tmp_path, "export", "--study", "tiny", "--name", "other", "--out", "hpsearch.db/x")
+
+
+def test_a_study_file_changed_since_the_search_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "tiny.py"
+    original = (STUDIES / "tiny.py").read_text()
+    copy.write_text(original.replace("epochs=8", "epochs=1"))
+    arguments = ["--study", str(copy), "--n-trials", "1", "--workers", "0"]
+    assert hpsearch_here(tmp_path, "run", *arguments) == 0
+    assert hpsearch_here(tmp_path, "export", "--study", str(copy)) == 0
+    assert "was changed" not in capsys.readouterr().err
+    # What the space does not show is pointed out.
+    copy.write_text(original)
+    assert hpsearch_here(tmp_path, "export", "--study", str(copy)) == 0
+    assert "tiny.py was changed since trials of tiny were run" in " ".join(capsys.readouterr().err.split())
+    # Another space is not what was searched.
+    copy.write_text(original.replace("0.0, 0.5, grid", "0.0, 0.6, grid"))
+    with pytest.raises(UsageError, match=r"tiny\.py has changed since study tiny was run: space dropout was float 0"):
+        hpsearch_here(tmp_path, "export", "--study", str(copy))

@@ -15,9 +15,10 @@ from here import STUDIES, hpsearch_here
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
+from hpsearch.executors import InlineExecutor
 from hpsearch.results.card import export_program
 from hpsearch.results.export import Configuration, read_configuration
-from hpsearch.results.retrain import evaluate_once, joined, luck, predictions, train_finally
+from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, joined, luck, predictions, train_finally
 from hpsearch.study import load_study
 from hpsearch.training import Run, derive_seed, train
 
@@ -134,9 +135,11 @@ def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
 
 def test_a_convolutional_network_as_trained_is_exported() -> None:
     model = LeNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    content, difference = export_program(model, torch.randn(5, 1, 28, 28))
-    assert content
-    assert difference < 1e-5
+    program = export_program(model, Split(torch.randn(5, 1, 28, 28), torch.zeros(5)))
+    assert program.error is None
+    assert program.content
+    assert program.examples == 5
+    assert program.difference < 1e-5
 
 
 def test_the_test_set_says_what_scikit_learn_and_the_formula_say(
@@ -282,10 +285,95 @@ def test_a_torch_dataset_is_joined_and_tested_as_tensors_are(data: Dataset) -> N
     assert evaluate_once(model, other).correct == evaluate_once(model, data).correct
 
 
-def test_a_model_that_differs_when_exported_is_an_error() -> None:
-    class Branching(torch.nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return inputs * 2 if float(inputs.sum()) > 0 else inputs
+BRANCHING = '''"""A model that torch.export cannot follow."""
 
-    with pytest.raises(HpsearchError, match=r"cannot be exported with torch\.export"):
-        export_program(Branching(), torch.ones(4, 1))
+from functools import partial
+
+import torch
+
+from hpsearch import SGD, Recipe, Space, Study, digits
+
+
+class Branching(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.layer(inputs.flatten(1))
+        return outputs if inputs.is_meta or float(outputs.detach().sum()) > 0 else outputs * 2
+
+
+def recipe(space: Space) -> Recipe:
+    return Recipe(model=Branching(), optimizer=SGD(lr=space.float("lr", 0.01, 0.1)), batch_size=64)
+
+
+study = Study(recipe=recipe, dataset=partial(digits, size=8), epochs=1, n_trials=2)
+'''
+
+
+def test_a_model_that_cannot_be_exported_is_kept_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "branching.py").write_text(BRANCHING)
+    assert hpsearch_here(tmp_path, "run", "--study", "./branching.py", "--workers", "0", "--n-trials", "2") == 0
+    assert hpsearch_here(tmp_path, "export", "--study", "./branching.py", "--top", "2") == 0
+    retrain = ["retrain", "--seeds", "1", "--workers", "0"]
+    with pytest.raises(HpsearchError, match="but the exported program: the model cannot be exported"):
+        hpsearch_here(tmp_path, *retrain, "best/branching-1.json")
+    folder = tmp_path / "reports/branching/retrain"
+    assert checkpoint.load(folder / "model.pt")["intervals"] == 1
+    assert not (folder / "model.pt2").exists()
+    page = (folder / "card.md").read_text()
+    assert "There is no exported program: the model cannot be exported" in page
+    assert "The test set was used\nonce by this command" in page
+    # Whoever tests the next one as well is told what that does to the figures.
+    with pytest.raises(HpsearchError):
+        hpsearch_here(tmp_path, *retrain, "best/branching-2.json")
+    assert "It is number 2 of this\nstudy's models to be tested" in (folder / "card.md").read_text()
+
+
+def test_a_program_whose_outputs_are_not_numbers_is_none() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs / 0.0 * 0.0
+
+    split = Split(torch.ones(4, 1), torch.zeros(4))
+    assert "differ from the model's by nan" in str(export_program(Broken(), split).error)
+
+
+def test_a_model_with_one_output_is_described_as_it_is_used(tmp_path: Path) -> None:
+    study = str(STUDIES.parents[1] / "studies/perceptron.py")
+    assert hpsearch_here(tmp_path, "run", "--study", study, "--workers", "0", "--n-trials", "1") == 0
+    assert hpsearch_here(tmp_path, "export", "--study", study) == 0
+    assert hpsearch_here(tmp_path, "retrain", "best/perceptron-1.json", "--seeds", "1", "--workers", "0") == 0
+    folder = tmp_path / "reports/perceptron/retrain"
+    page = (folder / "card.md").read_text()
+    assert "classes = program(inputs).flatten() > 0" in page
+    # The test accuracy is to be read with the data set's own note on what it is of.
+    assert "all of them for training, validation and test" in page
+
+
+def test_a_candidate_that_fails_under_a_seed_is_ranked_last(
+    tmp_path: Path, tiny_study: Callable[..., Study], few_digits: Dataset, winner: Configuration
+) -> None:
+    study = tiny_study(epochs=2)
+    candidates = [dataclasses.replace(winner, params={"lr": lr}) for lr in (1e30, 0.1)]
+    told: list[str] = []
+    confirmed = confirm(
+        candidates,
+        2,
+        InlineExecutor(study, few_digits),
+        tmp_path,
+        device="cpu",
+        reported=lambda *_: None,
+        ended=lambda candidate, seed, outcome: told.append(outcome.reason),
+    )
+    assert told == ["failed", "failed", "budget", "budget"]
+    assert list(confirmed["value"].isna()) == [True, True, False, False]
+    table = candidates_frame(candidates, confirmed)
+    assert list(table["candidate"]) == [2, 1]
+    assert list(table["failed"]) == [0, 2]
+    # One that diverged late, after a high accuracy, is behind as well.
+    confirmed.loc[[0, 1], ["value", "best_interval", "reason"]] = [[1.0, 1.0, "diverged"], [1.0, 1.0, "budget"]]
+    assert list(candidates_frame(candidates, confirmed)["candidate"]) == [2, 1]
+    with pytest.raises(HpsearchError, match=r"every candidate failed under a seed.*UsageError: lr must be from"):
+        candidates_frame(candidates[:1], confirmed[:2])

@@ -15,8 +15,7 @@ from rich.text import Text
 from hpsearch.checkpoint import write_atomically
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
 from hpsearch.datasets import Dataset, length
-from hpsearch.errors import HpsearchError
-from hpsearch.progress import last_line
+from hpsearch.errors import HpsearchError, last_line
 from hpsearch.results import compare, markdown
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
 from hpsearch.search.opening import OpenStudy, open_to_read

@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
-from hpsearch.errors import UsageError
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
+from hpsearch.errors import HpsearchError, UsageError, last_line
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome
 from hpsearch.results import markdown
-from hpsearch.results.card import write_model
+from hpsearch.results.card import export_program, write_model
 from hpsearch.results.export import (
     Configuration,
     best_configurations,
@@ -32,6 +32,12 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     results = open_results(study, name=name, storage=storage, runs=runs)
     found = best_configurations(results, top)
+    if results.opened.other_text(results.study_file):
+        Console(stderr=True, highlight=False).print(
+            f"hpsearch: {results.study_file.path.name} was changed since trials of {results.opened.name} were run; its "
+            f"space is the same, and what else was changed is exported as it is now",
+            soft_wrap=True,
+        )
     folder = output_folder(out)
     paths = [folder / file_name(configuration.study, rank) for rank, configuration in enumerate(found, start=1)]
     for path, configuration in zip(paths, found, strict=True):
@@ -100,6 +106,8 @@ def retrain(
     run = train_finally(
         study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
     )
+    # Before the test set is used, which is not to be used again when this fails.
+    program = export_program(run.model, dataset.test)
     evaluation = evaluate_once(run.model, dataset)
     write_model(
         folder,
@@ -109,15 +117,18 @@ def retrain(
         candidates=ranking,
         confirmed=confirmed,
         evaluation=evaluation,
+        program=program,
         command=as_typed(),
         device=device,
     )
     print(
         f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
         f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
-        f"Written     {folder}/card.md, model.pt, model.pt2, confusion.png and tables",
+        f"Written     {folder}/card.md, model.pt,{' model.pt2,' * (program.error is None)} confusion.png and tables",
         flush=True,
     )
+    if program.error is not None:
+        raise HpsearchError(f"all is written but the exported program: {program.error}")
     return 0
 
 
@@ -155,6 +166,7 @@ def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> str:
             "in the search": [f"{value:.4f}" for value in ranking["searched"]],
             "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
             "seeds": ranking["seeds"],
+            "failed": ranking["failed"],
             "best interval": ranking["intervals"],
         }
     ).to_string(index=False)
@@ -174,11 +186,13 @@ class _Progress:
                 f"candidate {candidate}, seed {seed}: interval {report.interval} {report.validation_accuracy:.4f}"
             )
 
-    def ended(self, candidate: int, seed: int, value: float) -> None:
+    def ended(self, candidate: int, seed: int, outcome: Outcome) -> None:
         self._done += 1
-        self._line(
-            f"candidate {candidate}, seed {seed}: best validation accuracy {value:.4f}  ({self._done}/{self._total})"
-        )
+        if outcome.error is None:
+            said = f"best validation accuracy {outcome.best_value:.4f}"
+        else:
+            said = f"{outcome.reason}: {last_line(outcome.error)}"
+        self._line(f"candidate {candidate}, seed {seed}: {said}  ({self._done}/{self._total})")
 
     def finally_reported(self, report: EpochReport, intervals: int) -> None:
         text = f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}"

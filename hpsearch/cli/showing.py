@@ -53,7 +53,8 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
 
 
 def _show_trials(console: Console, storage: str, study: str, runs: Path, most: int = 10) -> None:
-    from hpsearch.progress import last_line, short
+    from hpsearch.errors import last_line
+    from hpsearch.progress import short
     from hpsearch.results.tables import trials_frame
     from hpsearch.search.opening import open_to_read
 

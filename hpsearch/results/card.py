@@ -3,53 +3,73 @@
 import copy
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from hpsearch import checkpoint
 from hpsearch.checkpoint import write_atomically
-from hpsearch.datasets import Dataset, Split, length
-from hpsearch.errors import HpsearchError
+from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.provenance import machine, versions
 from hpsearch.results import markdown
 from hpsearch.results.export import Configuration
 from hpsearch.results.figures import make_figure
-from hpsearch.results.retrain import Evaluation, luck, take
-from hpsearch.training import Run
+from hpsearch.results.retrain import Evaluation, luck
+from hpsearch.training import Run, has_one_output, take
 
 # Largest difference that is allowed between the outputs of the model and of the exported program.
 TOLERANCE = 1e-4
+# On how many test examples.
+COMPARED = 256
 
 
-def export_program(model: nn.Module, inputs: Tensor) -> tuple[bytes, float]:
-    """Return a model as a `torch.export` program for any batch size, and how far its outputs differ on `inputs`.
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A model exported by `torch.export`, or the `error` that says why it could not be.
 
-    The program is loaded back from its bytes before it is compared. Raises HpsearchError if it differs by more than
+    `difference` is the largest difference of its outputs to the model's on `examples` examples.
+    """
+
+    content: bytes = b""
+    examples: int = 0
+    difference: float = 0.0
+    error: str | None = None
+
+
+def export_program(model: nn.Module, split: Examples) -> Program:
+    """Return a model as a program for any batch size, compared on the first examples of `split`.
+
+    The program is loaded back from its bytes before it is compared. Its `error` says if it differs by more than
     `TOLERANCE`, or the model cannot be exported.
     """
     # `torch.export.save` keeps weights in rows; training had them channels last.
-    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    inputs, _ = take(split, torch.arange(min(COMPARED, length(split))), torch.device("cpu"))
+    inputs = inputs.cpu()
     # The program keeps its example inputs, with all the memory they are a view of: hence the clone.
     batch = torch.export.Dim("batch", min=1, max=65_536)
     try:
         program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
     # What a model may contain that cannot be exported is as open as Python.
     except Exception as error:
-        raise HpsearchError(f"the model cannot be exported with torch.export: {error}") from error
+        return Program(
+            error=f"the model cannot be exported with torch.export: {str(error).strip().partition(chr(10))[0]}"
+        )
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     content = buffer.getvalue()
     loaded = torch.export.load(io.BytesIO(content)).module()
     with torch.inference_mode():
         difference = float((loaded(inputs) - model(inputs)).abs().max())
-    if difference > TOLERANCE:
-        raise HpsearchError(f"the exported program's outputs differ from the model's by {difference:g}")
-    return content, difference
+    # A difference that is not a number is none within bounds.
+    if not difference <= TOLERANCE:
+        return Program(error=f"the exported program's outputs differ from the model's by {difference:g}")
+    return Program(content=content, examples=len(inputs), difference=difference)
 
 
 def write_model(
@@ -61,6 +81,7 @@ def write_model(
     candidates: pd.DataFrame,
     confirmed: pd.DataFrame,
     evaluation: Evaluation,
+    program: Program,
     command: str,
     device: str,
 ) -> dict[str, Any]:
@@ -68,10 +89,11 @@ def write_model(
     model = run.model.cpu()
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     digest = checkpoint.digest(weights)
-    assert data.test is not None
-    content, difference = export_program(model, take(data.test, 0, 256)[0])
+    tested = list(dict.fromkeys([*_tested_before(folder), digest]))
     checkpoint.save(folder / "model.pt", {"model": weights, "params": configuration.params, "intervals": run.interval})
-    write_atomically(folder / "model.pt2", content)
+    (folder / "model.pt2").unlink(missing_ok=True)
+    if program.error is None:
+        write_atomically(folder / "model.pt2", program.content)
     result = {
         "configuration": configuration.digest,
         "params": configuration.params,
@@ -84,7 +106,8 @@ def write_model(
         "test_correct": evaluation.correct,
         "test_accuracy": evaluation.accuracy,
         "test_accuracy_95": [evaluation.low, evaluation.high],
-        "exported_difference": difference,
+        "exported_difference": program.difference if program.error is None else program.error,
+        "tested": tested,
         "versions": versions(),
     }
     write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
@@ -93,7 +116,7 @@ def write_model(
     write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
     write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
     plot_confusion(evaluation.confusion).savefig(folder / "confusion.png", dpi=100)
-    page = _card(configuration, run, data, candidates, evaluation, difference, digest, command, device)
+    page = _card(configuration, run, data, candidates, evaluation, program, digest, len(tested), command, device)
     write_atomically(folder / "card.md", page.encode())
     return result
 
@@ -125,17 +148,19 @@ def _card(
     data: Dataset,
     candidates: pd.DataFrame,
     evaluation: Evaluation,
-    difference: float,
+    program: Program,
     digest: str,
+    tested: int,
     command: str,
     device: str,
 ) -> str:
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
-        how = f"for the median of the best intervals, {run.interval}"
+        how = f"for as long as the median of the best intervals says, {markdown.count(run.interval, 'interval')}"
     else:
         how = "to the end of its step size schedule"
+    notes = [data.note] if data.note else []
     low, high = f"{evaluation.low:.2%}", f"{evaluation.high:.2%}"
     shown = pd.DataFrame(
         {
@@ -147,6 +172,7 @@ def _card(
             ],
             "lowest": [f"{value:.4f}" for value in candidates["low"]],
             "highest": [f"{value:.4f}" for value in candidates["high"]],
+            "failed seeds": candidates["failed"],
             "intervals": candidates["intervals"],
         }
     )
@@ -158,7 +184,7 @@ def _card(
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
 **Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of
-{evaluation.examples:,} test examples right. The test set was used once, after everything below was decided.
+{evaluation.examples:,} test examples right. {_use_of_the_test_set(tested)}
 
 ## The model
 
@@ -189,15 +215,7 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
 
 ## Use
 
-```python
-import torch
-
-program = torch.export.load("model.pt2").module()
-classes = program(inputs).argmax(dim=1)  # inputs: (N, {shape.replace("x", ", ")}) float32, as the data set gives them
-```
-
-`model.pt2` was loaded back: on {min(256, evaluation.examples)} test examples its outputs differ from the model's by at
-most {difference:.1e}. `model.pt` holds the weights, for `hpsearch.checkpoint.load`.
+{_use(run, data, program, shape)}
 
 ## Limits
 
@@ -211,7 +229,45 @@ about inputs that belong to no class, or about how well the outputs serve as pro
 | command | `{command}` |
 | configuration | digest `{configuration.digest}` |
 | weights | digest `{digest}`, seed {configuration.trial_seed}; the same on the same versions and processor |
-| data | {"; ".join(f"{name}: {text}" for name, text in configuration.data.items() if name != "classes")} |
+| data | {"; ".join([f"{name}: {text}" for name, text in configuration.data.items() if name != "classes"] + notes)} |
 | machine | {machine(device)} |
 | versions | {", ".join(f"{name} {version}" for name, version in versions().items())} |
 """
+
+
+def _tested_before(folder: Path) -> list[str]:
+    """Return the digests of the weights whose tests the folder knows of."""
+    try:
+        found: list[str] = json.loads((folder / "result.json").read_text())["tested"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return found
+
+
+def _use_of_the_test_set(tested: int) -> str:
+    if tested == 1:
+        return "The test set was used\nonce by this command, after everything below was decided."
+    said = f"It is number {tested} of this\nstudy's models to be tested"
+    return f"**{said}**: the best of several tests is too good to be true."
+
+
+def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
+    """Return how the model is loaded and what it gives."""
+    weights = "`model.pt` holds the weights, for `hpsearch.checkpoint.load`."
+    if program.error is not None:
+        return f"There is no exported program: {program.error}. {weights}"
+    assert data.test is not None
+    inputs, _ = take(data.test, torch.arange(min(2, length(data.test))), run.device)
+    with torch.inference_mode():
+        one = has_one_output(run.model.to(run.device).eval()(inputs))
+    classes = "program(inputs).flatten() > 0" if one else "program(inputs).argmax(dim=1)"
+    sizes = shape.replace("x", ", ")
+    return f"""```python
+import torch
+
+program = torch.export.load("model.pt2").module()
+classes = {classes}  # inputs: (N, {sizes}) float32, as the data set gives them
+```
+
+`model.pt2` was loaded back: on {program.examples} test examples its outputs differ from the model's by at most
+{program.difference:.1e}. {weights}"""

@@ -51,10 +51,15 @@ class Configuration:
 def best_configurations(results: Results, count: int) -> list[Configuration]:
     """Return the `count` best complete trials that differ in their params, as far as there are so many.
 
-    Raises UsageError if no trial is complete.
+    Raises UsageError if no trial is complete, or the study file's space is not the one that was searched.
     """
     opened, study_file = results.opened, results.study_file
     fingerprint = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT, {})
+    if changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, opened.seed)):
+        raise UsageError(
+            f"{study_file.path.name} has changed since study {opened.name} was run: {'; '.join(changes)}. Undo the "
+            f"change, or run it as a new study (--fresh) and export that"
+        )
     by_number = {trial.number: trial for trial in opened.optuna_study().get_trials(deepcopy=False)}
     found: list[Configuration] = []
     for number, row in best_frame(results.trials, len(results.trials)).iterrows():

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hpsearch.checkpoint import write_atomically
-from hpsearch.errors import UsageError
+from hpsearch.errors import UsageError, last_line
 from hpsearch.results import markdown, plots
 from hpsearch.results.study import Results
 from hpsearch.results.tables import distributions
@@ -46,7 +46,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
             f"study {results.opened.name} has no trials yet: hpsearch run --study {results.study_file.name}"
         )
     (folder / "plots").mkdir(exist_ok=True)
-    errors = trials["error"].map(lambda error: error.strip().splitlines()[-1] if isinstance(error, str) else None)
+    errors = trials["error"].map(lambda error: last_line(error) if isinstance(error, str) else None)
     write_atomically(folder / "trials.csv", trials.assign(error=errors).to_csv().encode())
     write_atomically(folder / "history.csv", history.to_csv(index=False).encode())
     importances = importances_of(results)

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, default_collate
+from torch.utils.data import ConcatDataset
 
 from hpsearch.datasets import Dataset, Examples, Split, length
-from hpsearch.errors import HpsearchError, UsageError
-from hpsearch.executors import Died, Ended, Executor, Reported, Task
+from hpsearch.errors import HpsearchError, UsageError, last_line
+from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
 from hpsearch.results.export import Configuration
 from hpsearch.study import Steps, Study
-from hpsearch.training import EVALUATION_BATCH, EpochReport, Run, derive_seed, train
+from hpsearch.training import EVALUATION_BATCH, EpochReport, Run, class_numbers, derive_seed, take, train
 
 RETRIES = 2
 
@@ -36,12 +37,13 @@ def confirm(
     *,
     device: str,
     reported: Callable[[int, int, EpochReport], None],
-    ended: Callable[[int, int, float], None],
+    ended: Callable[[int, int, Outcome], None],
 ) -> pd.DataFrame:
     """Train each configuration under `seeds` new seeds, as in the search; return one row a training.
 
     Columns: candidate (from 1), seed (from 1), value (best validation accuracy), best_interval, intervals, reason,
-    seconds. Raises HpsearchError if a training fails.
+    seconds, error; a training that failed has its reason and error, and may have no value. Raises HpsearchError if one
+    cannot go on for a reason that is not its own, such as a full disk.
     """
     waiting = [
         Task(
@@ -57,7 +59,7 @@ def confirm(
     ]
     running: dict[int, Task] = {}
     deaths: dict[int, int] = {}
-    rows: dict[int, dict[str, Any]] = {}
+    outcomes: dict[int, Outcome] = {}
     while waiting or running:
         while waiting and len(running) < executor.slots:
             task = waiting.pop(0)
@@ -69,45 +71,66 @@ def confirm(
                 executor.reply(event.number, "continue")
                 reported(candidate, seed, event.report)
             elif isinstance(event, Ended):
-                outcome = event.outcome
-                if outcome.best_value is None or outcome.reason in ("failed", "interrupted"):
-                    raise HpsearchError(f"candidate {candidate}, seed {seed}: {outcome.error or outcome.reason}")
-                del running[event.number]
-                rows[event.number] = {
-                    "candidate": candidate,
-                    "seed": seed,
-                    "value": outcome.best_value,
-                    "best_interval": outcome.best_interval,
-                    "intervals": outcome.intervals,
-                    "reason": outcome.reason,
-                    "seconds": outcome.seconds,
-                }
-                ended(candidate, seed, outcome.best_value)
+                if event.outcome.reason == "interrupted":
+                    raise HpsearchError(f"candidate {candidate}, seed {seed}: {event.outcome.error or 'interrupted'}")
+                outcomes[event.number] = event.outcome
             elif isinstance(event, Died):
                 deaths[event.number] = deaths.get(event.number, 0) + 1
                 if deaths[event.number] > RETRIES:
-                    raise HpsearchError(f"candidate {candidate}, seed {seed}: {event.why}")
-                waiting.insert(0, running.pop(event.number))
-    return pd.DataFrame([rows[number] for number in sorted(rows)])
+                    outcomes[event.number] = Outcome(reason="failed", error=event.why)
+                else:
+                    waiting.insert(0, running.pop(event.number))
+            if event.number in running and event.number in outcomes:
+                del running[event.number]
+                ended(candidate, seed, outcomes[event.number])
+    columns = ("value", "best_interval", "intervals", "reason", "seconds", "error")
+    return pd.DataFrame(
+        [
+            {"candidate": number // seeds + 1, "seed": number % seeds + 1}
+            | dict(zip(columns, attrgetter("best_value", *columns[1:])(outcome), strict=True))
+            for number, outcome in sorted(outcomes.items())
+        ]
+    )
 
 
 def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a candidate, the highest confirmed mean first.
+    """Return one row a candidate, the highest confirmed mean first; one that failed under a seed cannot be the best.
 
     `searched` is its accuracy in the search, `mean`, `sd` and `low`, `high` those over the seeds; `intervals` is the
-    median of the best intervals (the lower one of two).
+    median of the best intervals (the lower one of two). `failed` seeds raised an error or diverged; what the latter
+    had reached counts in the mean, but such a candidate is behind those that did not. Raises HpsearchError if all
+    candidates failed under a seed.
     """
-    frame = confirmed.groupby("candidate").agg(
-        seeds=("value", "count"),
-        mean=("value", "mean"),
-        sd=("value", "std"),
-        low=("value", "min"),
-        high=("value", "max"),
-        intervals=("best_interval", lambda found: statistics.median_low(map(int, found))),
+    failed = confirmed["reason"].isin(["failed", "diverged"])
+    if failed.groupby(confirmed["candidate"]).any().all():
+        first = confirmed[failed].iloc[0]
+        raise HpsearchError(
+            f"every candidate failed under a seed, so none can be the final model; candidate {first['candidate']}, "
+            f"seed {first['seed']}: {last_line(first['error'])}"
+        )
+    frame = (
+        confirmed.assign(failed=failed)
+        .groupby("candidate")
+        .agg(
+            failed=("failed", "sum"),
+            seeds=("value", "count"),
+            mean=("value", "mean"),
+            sd=("value", "std"),
+            low=("value", "min"),
+            high=("value", "max"),
+            intervals=("best_interval", _median_low),
+        )
     )
     frame.insert(0, "searched", [configurations[candidate - 1].value for candidate in frame.index])
     frame.insert(0, "trial", [configurations[candidate - 1].trial for candidate in frame.index])
-    return frame.sort_values("mean", ascending=False, kind="stable").reset_index()
+    frame["whole"] = frame["failed"] == 0
+    frame = frame.sort_values(["whole", "mean"], ascending=False, kind="stable").drop(columns="whole")
+    return frame.reset_index()
+
+
+def _median_low(found: "pd.Series[float]") -> float:
+    reached = [int(interval) for interval in found.dropna()]
+    return statistics.median_low(reached) if reached else float("nan")
 
 
 def luck(searched: float, mean: float, sd: float) -> str:
@@ -156,7 +179,10 @@ def train_finally(
         for report in train(run):
             reported(report, intervals)
             if report.diverged:
-                raise HpsearchError(f"the final training diverged in interval {report.interval}")
+                raise HpsearchError(
+                    f"the final training diverged in interval {report.interval}, so nothing was tested or written: "
+                    f"leave this candidate out"
+                )
             if report.interval == intervals:
                 break
     finally:
@@ -219,24 +245,12 @@ def predictions(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
     predicted, truth = [], []
     with torch.inference_mode():
         for start in range(0, length(split), EVALUATION_BATCH):
-            inputs, targets = take(split, start, start + EVALUATION_BATCH)
-            outputs = model(inputs.to(device))
-            if outputs.dim() < 2 or outputs.shape[1] == 1:
-                predicted.append((outputs.flatten() > 0).long().cpu())
-                truth.append((targets > 0).long())
-            else:
-                predicted.append(outputs.argmax(dim=1).cpu())
-                truth.append(targets)
+            indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
+            inputs, targets = take(split, indices, device)
+            classes, true = class_numbers(model(inputs), targets)
+            predicted.append(classes.cpu())
+            truth.append(true.cpu())
     return torch.cat(predicted), torch.cat(truth)
-
-
-def take(split: Examples, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets from `start` to `stop`, on the CPU."""
-    stop = min(stop, length(split))
-    if isinstance(split, Split):
-        return split.inputs[start:stop].cpu(), split.targets[start:stop].cpu()
-    inputs, targets = default_collate([split[index] for index in range(start, stop)])
-    return inputs, targets
 
 
 def _as_dataset(split: Examples) -> "torch.utils.data.Dataset[Any]":
