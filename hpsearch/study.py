@@ -37,6 +37,9 @@ class Steps:
     def __post_init__(self) -> None:
         _check_count("Steps: count", self.count)
 
+    def __str__(self) -> str:
+        return f"{self.count} step{'s' * (self.count != 1)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

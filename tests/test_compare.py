@@ -263,7 +263,7 @@ def test_a_budget_is_whole_intervals(tiny: StudyFile) -> None:
     assert budget_of(dataclasses.replace(tiny.study, interval=2), 30) == 15
     with pytest.raises(UsageError, match="multiple of the study's interval, 4; got 30"):
         budget_of(dataclasses.replace(tiny.study, interval=4), 30)
-    with pytest.raises(UsageError, match="Steps"):
+    with pytest.raises(UsageError, match="interval is 5 steps"):
         budget_of(dataclasses.replace(tiny.study, interval=Steps(5)), 30)
     # A trial of 7 epochs has an interval of one, which would count as two.
     with pytest.raises(UsageError, match="7 epochs are not a multiple of its interval, 2"):

@@ -115,7 +115,7 @@ def test_all_plots_are_there_legible_and_on_the_page(reported: Path) -> None:
         ["budget"],
         ["budget", "patience"] * 4,
         ["diverged", "failed", None],
-        ["budget"] * 40,
+        ["budget"] * 50,
     ],
     ids=["failed", "waiting", "pruned", "one", "few", "none complete", "many"],
 )
@@ -123,7 +123,7 @@ def test_a_study_of_any_kind_has_a_report(tmp_path: Path, reasons: list[str | No
     make_study(tmp_path, reasons)
     assert hpsearch_here(tmp_path, "report", "--study", "tiny") == 0
     page = (tmp_path / "reports/tiny/summary.md").read_text()
-    assert ("Caution" in page) == (2 <= reasons.count("budget") < 30)
+    assert ("Caution" in page) == (2 <= reasons.count("budget") < 50)
     assert ("cannot be computed" in page) == (reasons.count("budget") < 2)
     assert ("No trial is complete yet." in page) == ("budget" not in reasons)
     assert len(pd.read_csv(tmp_path / "reports/tiny/trials.csv")) == len(reasons)
@@ -202,3 +202,27 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         hpsearch_here(tmp_path, "report", "--study", "tiny", "--name", "other")
     with pytest.raises(UsageError, match=r"cannot write to the folder hpsearch\.db/x"):
         hpsearch_here(tmp_path, "report", "--study", "tiny", "--out", "hpsearch.db/x")
+
+
+def test_the_page_says_how_and_where_the_study_was_run(tmp_path: Path) -> None:
+    run = ["run", "--study", "tiny", "--workers", "0", "--n-trials"]
+    assert hpsearch_here(tmp_path, *run, "1", "--sampler", "random", "--pruner", "none") == 0
+    assert hpsearch_here(tmp_path, *run, "2", "--sampler", "random", "--pruner", "none") == 0
+    assert hpsearch_here(tmp_path, *run, "3", "--sampler", "gp", "--pruner", "median") == 0
+    assert hpsearch_here(tmp_path, "report", "--study", "tiny") == 0
+    page = (tmp_path / "reports/tiny/summary.md").read_text()
+    assert "| sampler | random; then gp |" in page
+    assert "| pruner | none; then median |" in page
+    assert "| epochs | 8 a trial (a recipe may say otherwise), evaluated every epoch |" in page
+    assert re.search(r"\| machine \| .* core.*; 0 workers, on cpu \|", page)
+    assert "optuna 5" in page
+    # Seconds are those of the histories, as the intervals are.
+    seconds = pd.read_csv(tmp_path / "reports/tiny/history.csv")["seconds"].sum()
+    assert f" intervals, {seconds:,.0f} s of training." in page
+
+
+def test_results_are_found_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_study(tmp_path, ["budget"])
+    monkeypatch.setenv("HPSEARCH_STORAGE", f"sqlite:///{tmp_path}/hpsearch.db")
+    monkeypatch.setenv("HPSEARCH_RUNS", str(tmp_path / "runs"))
+    assert open_results(str(STUDIES / "tiny.py")).opened.folder == tmp_path / "runs/tiny"

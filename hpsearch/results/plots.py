@@ -294,7 +294,7 @@ def _sample(trials: pd.DataFrame) -> Sequence[int]:
 
 
 def _sampled(shown: int, count: int) -> str:
-    return f"{shown:,} of {count:,} trials are shown: the best tenth, and the others at equal distances"
+    return f"{shown:,} of {count:,} trials are shown: the {MOST_CURVES // 10} best, and others at equal distances"
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from hpsearch.results.tables import distributions
 from hpsearch.search.opening import FINGERPRINT, NOTE
 from hpsearch.study import locate
 
-# Below this many complete trials importances are mostly noise.
-FEW_TRIALS = 30
+# PED-ANOVA compares the best tenth of the complete trials with all of them, and asks for five in that tenth.
+FEW_TRIALS = 50
 BEST = 10
 
 ENDINGS = {
@@ -63,7 +63,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
 
 
 def importances_of(results: Results) -> dict[str, float]:
-    """Return the importances of the parameters that all complete trials have, by PED-ANOVA, the largest first.
+    """Return the importances of the parameters by PED-ANOVA (arXiv 2304.10255, 2601.20800), the largest first.
 
     Empty where they cannot be computed: fewer than two complete trials, or all of them equal.
     """
@@ -72,7 +72,7 @@ def importances_of(results: Results) -> dict[str, float]:
         return {}
     try:
         with warnings.catch_warnings():
-            # PED-ANOVA warns about parameters it leaves out; the page says which it has.
+            # PED-ANOVA warns where trials are few; the page says how many there are.
             warnings.simplefilter("ignore")
             return optuna.importance.get_param_importances(results.opened.optuna_study())
     # What Optuna raises for data it cannot use is not documented, and differs by what is wrong with them.
@@ -179,14 +179,29 @@ def _overview(results: Results) -> str:
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     rows = [
         ("trials", states),
-        ("epochs", f"at most {results.study.epochs} a trial, evaluated every {results.study.interval}"),
+        ("epochs", f"{results.study.epochs} a trial (a recipe may say otherwise), evaluated every {_every(results)}"),
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
         *((("note", note),) if (note := attrs.get(NOTE)) else ()),
         ("seed", str(results.opened.seed)),
+        *_how_it_was_run(results),
         *((f"`{name}`", text) for name, text in fingerprint.get("space", {}).items()),
     ]
     return markdown.table(pd.DataFrame(rows, columns=["", " "]))
+
+
+def _every(results: Results) -> str:
+    interval = results.study.interval
+    return "epoch" if interval == 1 else f"{interval} epochs" if isinstance(interval, int) else str(interval)
+
+
+def _how_it_was_run(results: Results) -> list[tuple[str, str]]:
+    """Return the page's rows on the runs that made the study, where they are known."""
+    runs = results.opened.runs()
+    found = [(name, list(dict.fromkeys(str(run[name]) for run in runs))) for name in ("sampler", "pruner")]
+    places = (f"{run['machine']}; {markdown.count(run['workers'], 'worker')}, on {run['device']}" for run in runs)
+    found += [("machine", list(dict.fromkeys(places))), ("versions", list(dict.fromkeys(r["versions"] for r in runs)))]
+    return [(name, "; then ".join(texts)) for name, texts in found if texts]
 
 
 def _rules(results: Results) -> str:
@@ -215,15 +230,22 @@ def _best(trials: pd.DataFrame) -> str:
 
 
 def _mattered(results: Results, importances: dict[str, float]) -> str:
-    complete = int((results.trials["state"] == "complete").sum())
+    complete = results.trials[results.trials["state"] == "complete"]
     if not importances:
-        return f"Importances cannot be computed from {complete} complete trial{'s' * (complete != 1)}."
-    frame = pd.DataFrame({"parameter": list(importances), "importance": [f"{x:.3f}" for x in importances.values()]})
+        return f"Importances cannot be computed from {markdown.count(len(complete), 'complete trial')}."
+    frame = pd.DataFrame(
+        {
+            "parameter": list(importances),
+            "importance": [f"{importance:.3f}" for importance in importances.values()],
+            "complete trials with it": [int(complete[f"params.{name}"].notna().sum()) for name in importances],
+        }
+    )
     text = markdown.table(frame)
-    if complete < FEW_TRIALS:
+    if len(complete) < FEW_TRIALS:
         text += (
-            f"\n\n**Caution:** {complete} complete trials are few. Below about {FEW_TRIALS}, importances change much "
-            f"from one run to the next."
+            f"\n\n**Caution:** {len(complete)} complete trials are few: what is compared is the best tenth of them "
+            f"with all. Below about {FEW_TRIALS}, importances change much from one run to the next, most of all those "
+            f"of parameters that only some trials have."
         )
     return text
 
@@ -239,5 +261,6 @@ def _spent(trials: pd.DataFrame, history: pd.DataFrame) -> str:
             "share": [f"{share:.0%}" for share in frame["share"]],
         }
     )
-    seconds = trials["seconds"].astype(float).sum()
-    return f"{total:,} intervals, {seconds:,.0f} s of training in all.\n\n{markdown.table(shown)}"
+    # Of all intervals, those of unfinished trials included.
+    seconds = history["seconds"].sum() if "seconds" in history else trials["seconds"].astype(float).sum()
+    return f"{total:,} intervals, {seconds:,.0f} s of training.\n\n{markdown.table(shown)}"

@@ -5,6 +5,7 @@ results.trials.sort_values("value")
 model = results.model(results.best)
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -75,11 +76,14 @@ class Results:
 
 
 def open_results(
-    study: str, *, name: str | None = None, storage: str = "sqlite:///hpsearch.db", runs: str | Path = "runs"
+    study: str, *, name: str | None = None, storage: str | None = None, runs: str | Path | None = None
 ) -> Results:
     """Open the results of a study file (by name or path), stored as `name` (by default the file's).
 
-    Raises UsageError if there is no such file, storage, or study in it.
+    `storage` and `runs` default to what the commands take: `$HPSEARCH_STORAGE` or `sqlite:///hpsearch.db`, and
+    `$HPSEARCH_RUNS` or `runs`. Raises UsageError if there is no such file, storage, or study in it.
     """
     study_file = load_study(study)
-    return Results(study_file, open_to_read(storage, name or study_file.name, Path(runs)))
+    storage = storage or os.environ.get("HPSEARCH_STORAGE", "sqlite:///hpsearch.db")
+    runs = Path(runs or os.environ.get("HPSEARCH_RUNS", "runs"))
+    return Results(study_file, open_to_read(storage, name or study_file.name, runs))
