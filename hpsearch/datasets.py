@@ -60,6 +60,16 @@ class Dataset:
         """Return the same data set with no test split: all that a search may see."""
         return replace(self, test=None)
 
+    def share(self) -> "Dataset | None":
+        """Move the tensors to train and validate with to shared memory; return them, without the test split.
+
+        None if they are no tensors: a user's own torch `Dataset` may not be fit to travel to another process.
+        """
+        splits = [split for split in (self.train, self.validation) if isinstance(split, Split)]
+        for tensor in (tensor for split in splits for tensor in split):
+            tensor.share_memory_()
+        return self.without_test() if len(splits) == 2 else None
+
 
 def length(split: Examples) -> int:
     """Return the number of examples."""

@@ -8,7 +8,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -19,11 +18,12 @@ from typing import Any, Literal
 import torch
 import torch.multiprocessing
 
-from hpsearch.datasets import Dataset, Split
-from hpsearch.errors import HpsearchError, StudyFileError
+from hpsearch.datasets import Dataset
+from hpsearch.errors import HpsearchError
+from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
-from hpsearch.study import Study, StudyFile, load_study
+from hpsearch.study import Study, StudyFile
 
 POLL_SECONDS = 0.02
 
@@ -33,15 +33,8 @@ class LocalExecutor:
 
     def __init__(self, study_file: StudyFile, data: Dataset, *, workers: int, threads: int = 1) -> None:
         self.slots = workers
-        data = data.without_test()
-        for split in (data.train, data.validation):
-            if isinstance(split, Split):
-                for tensor in split:
-                    tensor.share_memory_()
-        # Only tensors travel: a user's own torch Dataset may not be picklable, so the workers load that themselves.
-        shared = data if isinstance(data.train, Split) and isinstance(data.validation, Split) else None
-        self._arguments = (study_file.path, study_file.digest, shared, threads)
-        self._context = _context()
+        self._arguments = (study_file.path, study_file.digest, data.share(), threads)
+        self._context = processes.context(__name__)
         self._stopping = False
         self._workers = [self._start() for _ in range(workers)]
 
@@ -94,13 +87,7 @@ class LocalExecutor:
 
     def _start(self) -> "_Worker":
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_main, args=(theirs, *self._arguments), daemon=True)
-        # A signal to the whole process group must not take down the server that workers are forked from.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        process = processes.start(self._context, _main, theirs, *self._arguments)
         theirs.close()
         return _Worker(process, ours)
 
@@ -143,23 +130,12 @@ class _Worker:
         return f"its worker ended with exit code {code}"
 
     def kill(self) -> None:
-        # Not `Process.kill`, which takes the process for dead once the server it was forked from is.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
-
-
-def _context() -> Any:
-    """Return how processes are started: forked from a server that has imported torch, where forking is safe."""
-    if sys.platform != "linux":
-        return torch.multiprocessing.get_context("spawn")
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
-    return context
+        processes.send_signal(self.process, signal.SIGKILL)
 
 
 def _main(connection: Connection, path: Path, digest: str, data: Dataset | None, threads: int) -> None:
     """Run tasks as they come, in a worker process, until the supervisor is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in processes.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -173,7 +149,7 @@ def _main(connection: Connection, path: Path, digest: str, data: Dataset | None,
             continue
         try:
             if study is None:
-                study = _load(path, digest)
+                study = processes.load_unchanged(path, digest).study
                 data = data or study.load_data().without_test()
             assert data is not None
             outcome = _run(connection, task, study, data)
@@ -195,13 +171,6 @@ def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Out
             return outcome
         control.due = True
         connection.send(Reported(task.number, report))
-
-
-def _load(path: Path, digest: str) -> Study:
-    study_file = load_study(str(path))
-    if study_file.digest != digest:
-        raise StudyFileError(f"{path} was changed during the run; finish or stop the run before editing it")
-    return study_file.study
 
 
 def _die_with_parent() -> None:

@@ -6,28 +6,27 @@ The first interrupt is passed on to the processes, which put their trials back i
 import contextlib
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
 import torch
 import torch.multiprocessing
 
-from hpsearch.datasets import Dataset, Split
-from hpsearch.errors import HpsearchError, StudyFileError
+from hpsearch.datasets import Dataset
+from hpsearch.errors import HpsearchError
+from hpsearch.executors import processes
 from hpsearch.search.comparison import Pair, reported_accuracies, train_pair
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.supervisor import End
-from hpsearch.study import StudyFile, load_study
+from hpsearch.study import StudyFile
 
 TICK_SECONDS = 0.25
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +69,10 @@ def make_job(
     study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, budget: int, device: str, workers: int = 1
 ) -> Job:
     """Return the job, its data moved to shared memory if they are tensors."""
-    data = data.without_test()
-    tensors = [tensor for split in (data.train, data.validation) if isinstance(split, Split) for tensor in split]
-    for tensor in tensors:
-        tensor.share_memory_()
     return Job(
         path=study_file.path,
         digest=study_file.digest,
-        data=data if len(tensors) == 4 else None,
+        data=data.share(),
         storage=storage,
         runs=runs,
         budget=budget,
@@ -124,7 +119,7 @@ def _interrupts(running: "dict[Connection, _Process]") -> Iterator[Callable[[], 
         for process in running.values():
             process.kill(signal.SIGTERM)
 
-    previous = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    previous = {number: signal.signal(number, on_signal) for number in processes.SIGNALS}
     try:
         yield lambda: count
     finally:
@@ -137,14 +132,9 @@ class _Process:
 
     def __init__(self, pair: Pair, job: Job) -> None:
         self.pair = pair
-        self.connection, theirs = _context().Pipe(duplex=False)
-        self._process = _context().Process(target=_main, args=(theirs, pair, job), daemon=True)
-        # Neither the server that processes are forked from nor a process still starting is to take our signals.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        context = processes.context(__name__)
+        self.connection, theirs = context.Pipe(duplex=False)
+        self._process = processes.start(context, _main, theirs, pair, job)
         theirs.close()
         self._ended = False
 
@@ -163,29 +153,18 @@ class _Process:
         return True
 
     def kill(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process.pid, number)
-
-
-def _context() -> Any:
-    if sys.platform != "linux":
-        return torch.multiprocessing.get_context("spawn")
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch.utils.tensorboard"])
-    return context
+        processes.send_signal(self._process, number)
 
 
 def _main(connection: Connection, pair: Pair, job: Job) -> None:
     """Train one pair, in its own process."""
     # Signals for the terminal's foreground processes go to the parent, which passes them on once.
     os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, processes.SIGNALS)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study_file = load_study(str(job.path))
-        if study_file.digest != job.digest:
-            raise StudyFileError(f"{job.path} was changed during the run; finish or stop the run before editing it")
+        study_file = processes.load_unchanged(job.path, job.digest)
         data = job.data or study_file.study.load_data().without_test()
         opened = open_for_run(job.storage, study_file, data, name=pair.name, seed=pair.seed, runs=job.runs)
         opened.record_run(study_file, sampler=pair.sampler, pruner=pair.pruner, device=job.device, workers=job.workers)
