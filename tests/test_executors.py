@@ -291,3 +291,13 @@ def test_a_study_file_changed_during_the_run_is_refused(tmp_path: Path) -> None:
     assert outcome is not None
     assert outcome.reason == "failed"
     assert "was changed during the run" in (outcome.error or "")
+
+
+def test_the_inline_executor_trains_with_one_thread_as_workers_do() -> None:
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    torch.set_num_threads(2)
+    executor = InlineExecutor(study_file.study, study_file.study.load_data())
+    assert torch.get_num_threads() == 1
+    executor.close()
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Literal
 
+import torch
+
 from hpsearch.datasets import Dataset
 from hpsearch.executors.protocol import Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
@@ -23,6 +25,9 @@ class InlineExecutor:
         self._work: Generator[EpochReport, None, Outcome] | None = None
         self._control = _Control(self._warn)
         self._events: list[Event] = []
+        # As workers have, so that a trial is the same here, bit for bit.
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
 
     def submit(self, task: Task) -> None:
         """Start a task."""
@@ -60,6 +65,7 @@ class InlineExecutor:
 
     def close(self) -> None:
         """Drop the trial."""
+        torch.set_num_threads(self._threads)
         if self._work is not None:
             self._work.close()
             self._work = None
