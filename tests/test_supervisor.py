@@ -54,6 +54,12 @@ def test_trials_that_fail_do_not_count_and_the_run_goes_on(tmp_path: Path) -> No
     counts = states(tmp_path / "hpsearch.db", "moody")
     assert counts["COMPLETE"] + counts["PRUNED"] == 3
     assert counts["RUNNING"] == 0
+    # Whatever a trial had learned is in its best weights or, where it failed, in its resume point.
+    learned = [trial for trial in study.get_trials() if trial.intermediate_values and trial.state.is_finished()]
+    assert {trial.state.name for trial in learned} == {"COMPLETE", "PRUNED", "FAIL"}
+    for trial in learned:
+        names = {path.name for path in (tmp_path / "runs/moody" / str(trial.number)).glob("*.pt")}
+        assert names == ({"last.pt"} if trial.state.name == "FAIL" else {"best.pt"})
 
 
 def test_a_hung_trial_is_restarted_and_then_given_up(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 runs/<study>/<trial>/params.json     the configuration
                      history.csv     one row per interval
-                     best.pt         the weights of the best interval
-                     last.pt         the resume point, removed by the supervisor once the trial's end is stored
+                     best.pt         the weights of the best interval, written when the trial ends
+                     last.pt         the resume point, removed by the supervisor once the trial's end is stored; a failed
+                                     trial keeps it
                      events.out...   for TensorBoard
 """
 
@@ -131,10 +132,8 @@ class _Worker:
     def _save(self, report: EpochReport) -> None:
         """Write the resume point, which holds the best weights too, then what can be restored from it."""
         if report is self.best:
-            self.best_weights = {name: tensor.clone() for name, tensor in self.run.model.state_dict().items()}
+            self.best_weights = _copied(self.run.model.state_dict())
         self._save_resume_point(None)
-        if report is self.best:
-            self._save_best()
         self._save_history()
 
     def _save_history(self) -> None:
@@ -159,7 +158,8 @@ class _Worker:
             "history": [list(asdict(report).values()) for report in self.history],
             "stopper": self.stopper.state_dict(),
             "run": None if outcome else self.run.state_dict(),
-            "best_weights": None if outcome else self.best_weights,
+            # Not twice: the run has the weights of the last interval.
+            "best_weights": None if outcome or self.history[-1] is self.best else self.best_weights,
             "outcome": asdict(outcome) if outcome else None,
         }
         last = self.task.folder / LAST
@@ -177,8 +177,7 @@ class _Worker:
     def _restore(self, state: dict[str, Any]) -> None:
         self.run.load_state_dict(state["run"])
         self.stopper.load_state_dict(state["stopper"])
-        self.best_weights = state["best_weights"]
-        self._save_best()
+        self.best_weights = state["best_weights"] or _copied(self.run.model.state_dict())
         self._save_history()
 
     def _stopped(self, verdict: str) -> Outcome:
@@ -187,6 +186,8 @@ class _Worker:
     def _end(self, reason: Reason, error: str | None = None) -> Outcome:
         """Return the outcome, kept on disk until the supervisor has stored it."""
         outcome = self._outcome(reason, error)
+        if self.best is not None:
+            self._save_best()
         self._save_resume_point(outcome)
         return outcome
 
@@ -212,6 +213,10 @@ def _csv(history: list[EpochReport]) -> bytes:
     writer.writerow(_FIELDS)
     writer.writerows(asdict(report).values() for report in history)
     return text.getvalue().encode()
+
+
+def _copied(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in weights.items()}
 
 
 def _diverged(report: EpochReport) -> str:

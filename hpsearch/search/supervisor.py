@@ -321,7 +321,8 @@ class Supervisor:
             self._sampler.after_trial(study, frozen, state, None if value is None else [value])
         ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs)
         if ours:
-            for name in (LAST, PREVIOUS):
+            # What a failed trial had learned is in its resume point alone.
+            for name in (PREVIOUS,) if state == TrialState.FAIL else (LAST, PREVIOUS):
                 (running.task.folder / name).unlink(missing_ok=True)
             self._observer.ended(running.task.number, state, outcome)
         self._held.pop(running.task.number, None)

@@ -19,15 +19,16 @@ class Model(MLP):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.batches += self.training
-        if self.training and self.mood == "raises":
+        # An epoch has 17 batches.
+        second_epoch = self.batches > 20
+        if self.training and self.mood == "raises" and second_epoch:
             raise ValueError("the user's model is broken")
         if self.training and self.mood == "hangs":
             time.sleep(60)
         if self.training and self.mood == "dies":
             os.abort()
         outputs = super().forward(inputs)
-        # An epoch has 17 batches.
-        late = self.mood == "diverges" and self.batches > 20
+        late = self.mood == "diverges" and second_epoch
         return outputs * float("nan") if late or self.mood == "diverges at once" else outputs
 
 
