@@ -52,7 +52,13 @@ def test_the_brackets_are_those_optuna_prunes_by(low: int, high: int, factor: in
 
 
 def test_the_plan_says_who_is_compared_when() -> None:
+    # The first comparison is after a tenth of a trial.
     assert rung_plan("hyperband", 20) == (
+        "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 2, 6, 18; "
+        "29% of trials after 6, 18; 18% of trials after 18"
+    )
+    assert rung_plan("hyperband", 9) == rung_plan("hyperband:min_resource=1", 9)
+    assert rung_plan("hyperband:min_resource=1", 20) == (
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
@@ -61,7 +67,7 @@ def test_the_plan_says_who_is_compared_when() -> None:
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
-    assert str(rung_plan("hyperband:max_resource=81", 20)).endswith(
+    assert str(rung_plan("hyperband:min_resource=1,max_resource=81", 20)).endswith(
         "after 1, 3, 9; 24% of trials after 3, 9; 10% of trials after 9; 6% of trials never; 3% of trials never"
     )
     assert rung_plan("median", 20) is None

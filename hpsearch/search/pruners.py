@@ -94,15 +94,24 @@ def _asha(
 
 def _hyperband(
     about: About,
-    min_resource: Positive = 1,
+    min_resource: Positive | None = None,
     max_resource: Positive | None = None,
     reduction_factor: Factor = 3,
     bootstrap_count: Whole = 0,
 ) -> BasePruner:
-    most = max_resource or about.intervals
-    if min_resource > most:
-        raise ValueError(f"min_resource must not exceed the most intervals of a trial, {most}; got {min_resource}")
-    return _Hyperband(min_resource, most, reduction_factor, bootstrap_count, about.seed)
+    least, most = _resources(about.intervals, min_resource, max_resource)
+    if least > most:
+        raise ValueError(f"min_resource must not exceed the most intervals of a trial, {most}; got {least}")
+    return _Hyperband(least, most, reduction_factor, bootstrap_count, about.seed)
+
+
+def _resources(intervals: int, least: int | None, most: int | None) -> tuple[int, int]:
+    """Return Hyperband's smallest and largest resource: by default a trial's intervals, and a tenth of the largest.
+
+    Earlier accuracies say too little of where a trial will end, least of all under a step size that first rises.
+    """
+    most = most or intervals
+    return least or max(1, most // 10), most
 
 
 def _patient(
@@ -190,12 +199,12 @@ def rung_plan(text: str, intervals: int) -> str | None:
     name, options = parse("pruner", text, PRUNERS)
     if name != "hyperband":
         return None
-    most = options.get("max_resource") or intervals
-    low, factor = options.get("min_resource", 1), options.get("reduction_factor", 3)
-    plan = brackets(low, most, factor)
+    least, most = _resources(intervals, options.get("min_resource"), options.get("max_resource"))
+    factor = options.get("reduction_factor", 3)
+    plan = brackets(least, most, factor)
     weights = [-(-len(plan) * factor ** (len(rungs) - 1) // len(rungs)) for rungs in plan]
     # Trials go on being compared beyond max_resource; one that has had all its intervals ends anyway.
-    compared = brackets(low, max(most, intervals), factor)
+    compared = brackets(least, max(most, intervals), factor)
     shares = []
     for weight, rungs in zip(weights, compared, strict=False):
         when = ", ".join(str(rung) for rung in rungs if rung < intervals)
