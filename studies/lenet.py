@@ -37,6 +37,4 @@ study = Study(
     epochs=20,
     early_stopping=EarlyStopping(target=1.0, patience=8),
     n_trials=50,
-    # One-cycle starts with small steps, so early accuracies say little of what comes: the gentler pruner.
-    pruner="median",
 )
