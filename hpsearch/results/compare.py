@@ -224,7 +224,7 @@ def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
     if default not in near + rest:
         return f"The study's default, {default}, was not compared."
     if default == near[0]:
-        return f"The study's default, {default}, is the best."
+        return f"That is the study's default, {default}."
     return f"The study's default, {default}, is {'among those' if default in near else 'not among those'}."
 
 
