@@ -3,8 +3,8 @@
 runs/<study>/<trial>/params.json     the configuration
                      history.csv     one row per interval
                      best.pt         the weights of the best interval, written when the trial ends
-                     last.pt         the resume point, removed by the supervisor once the trial's end is stored; a failed
-                                     trial keeps it
+                     last.pt         the resume point, removed by the supervisor once the trial's end is stored;
+                                     a failed trial keeps it
                      events.out...   for TensorBoard
 """
 

@@ -56,43 +56,47 @@ def plot_optimisation(trials: pd.DataFrame) -> Figure:
 
 
 def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int | None) -> Figure:
-    """Return validation accuracy by interval, a line a trial; a cross marks where a trial was pruned."""
-    figure, ((axes,),) = make_figure(height=4.2)
-    state = trials["state"]
+    """Return validation accuracy by interval, a line a trial; a cross marks where a trial was pruned.
+
+    On the right is the same with the upper end enlarged, where the complete trials end.
+    """
+    figure, ((whole, enlarged),) = make_figure(1, 2, height=4.2)
     numbers = _sample(trials)
     shown = history[history["number"].isin(numbers)]
-    alpha = float(np.clip(15 / max(len(numbers), 1), 0.15, 0.7))
-    for name, rows in shown.groupby(shown["number"].map(state)):
-        lines = [group[["interval", "validation_accuracy"]].to_numpy() for _, group in rows.groupby("number")]
-        axes.add_collection(LineCollection(lines, colors=COLOUR[str(name)], alpha=alpha, linewidths=1.0))
-    ends = shown[shown["number"].map(state) == "pruned"].groupby("number").last()
-    axes.scatter(
-        ends["interval"],
-        ends["validation_accuracy"],
-        marker="x",
-        s=_size(len(ends)),
-        color=COLOUR["pruned"],
-        linewidths=1,
-    )
+    for axes in (whole, enlarged):
+        _learning_curves(axes, shown, trials["state"])
     handles = [Line2D([], [], color=COLOUR["complete"], label="complete")]
     handles.append(Line2D([], [], color=COLOUR["pruned"], marker="x", label="pruned"))
     if best is not None:
         line = history[history["number"] == best]
-        axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
+        for axes in (whole, enlarged):
+            axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
         handles.append(Line2D([], [], color="black", linewidth=2, label=f"best, trial {best}"))
-    longest = max(2, int(history["interval"].max()))
-    axes.set(
-        xlabel="Interval",
-        ylabel=ACCURACY,
-        xlim=(1 - 0.015 * longest, 1.015 * longest),
-        ylim=(0, 1.02),
-    )
+    whole.set(title="All of it", ylim=(0, 1.02))
+    ends = trials.loc[trials["state"] == "complete", "best_value"].astype(float)
+    top, low = float(history["validation_accuracy"].max()), _floor(ends)
+    # At least a hundredth, or one example more would look like much.
+    bottom = min(low, top - 0.01)
+    enlarged.set(title="Enlarged: where complete trials end", ylim=(bottom, top + 0.05 * (top - bottom)))
     if len(numbers) < len(trials):
-        axes.set_title(_sampled(len(numbers), len(trials)), fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.grid(alpha=0.25)
+        figure.suptitle(_sampled(len(numbers), len(trials)), fontsize=9)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _learning_curves(axes: Axes, shown: pd.DataFrame, state: pd.Series) -> None:
+    count = shown["number"].nunique()
+    alpha = float(np.clip(15 / max(count, 1), 0.15, 0.7))
+    for name, rows in shown.groupby(shown["number"].map(state)):
+        lines = [group[["interval", "validation_accuracy"]].to_numpy() for _, group in rows.groupby("number")]
+        axes.add_collection(LineCollection(lines, colors=COLOUR[str(name)], alpha=alpha, linewidths=1.0))
+    ends = shown[shown["number"].map(state) == "pruned"].groupby("number").last()
+    accuracies = ends["validation_accuracy"]
+    axes.scatter(ends["interval"], accuracies, marker="x", s=_size(len(ends)), color=COLOUR["pruned"], linewidths=1)
+    longest = max(2, int(shown["interval"].max()))
+    axes.set(xlabel="Interval", ylabel=ACCURACY, xlim=(1 - 0.015 * longest, 1.015 * longest))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.25)
 
 
 def plot_importances(importances: Mapping[str, float]) -> Figure:

@@ -129,7 +129,8 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
         best = None if (trials["state"] != "complete").all() else results.best
         found["learning_curves"] = (
             plots.plot_learning_curves(trials, history, best),
-            "Validation accuracy while training, a line a trial; a cross is where a trial was pruned.",
+            "Validation accuracy while training, a line a trial; a cross is where a trial was pruned. On the right the "
+            "upper end alone.",
         )
     if importances:
         found["importances"] = (
