@@ -13,6 +13,8 @@ import torch.multiprocessing
 from hpsearch.errors import StudyFileError
 from hpsearch.study import StudyFile, load_study
 
+# What a trial needs besides: torch's optimisers import the last one when the first of them is made, a second's work.
+PRELOADED = ("torch.utils.tensorboard", "torch._dynamo")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,7 +26,7 @@ def context(preloaded: str) -> Any:
     if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
     found = torch.multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([preloaded, "torch.utils.tensorboard"])
+    found.set_forkserver_preload([preloaded, *PRELOADED])
     return found
 
 
