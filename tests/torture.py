@@ -108,6 +108,9 @@ def torture(
             index = dice.randrange(supervisors)
             if _kill(runs[index], kinds[-1]):
                 done[kinds.pop()] += 1
+            if runs[index].process.poll() == 0:
+                # Finished before the kills: there are too few trials for them.
+                break
             if runs[index].process.poll() is not None:
                 at = time.monotonic()
                 runs[index] = Started(*command, cwd=folder, name=f"run{index}")
