@@ -23,6 +23,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions_line() -> str:
+    """Return `versions` in a line."""
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
 def machine(device: str = "cpu") -> str:
     """Return processor, cores this process may use, memory, system and, for `device`, the GPU, in a line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

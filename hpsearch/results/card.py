@@ -15,7 +15,7 @@ from torch import nn
 from hpsearch import checkpoint
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, Examples, Split, length
-from hpsearch.provenance import machine, versions
+from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.export import Configuration
 from hpsearch.results.figures import make_figure
@@ -57,9 +57,8 @@ def export_program(model: nn.Module, split: Examples) -> Program:
         program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
     # What a model may contain that cannot be exported is as open as Python.
     except Exception as error:
-        return Program(
-            error=f"the model cannot be exported with torch.export: {str(error).strip().partition(chr(10))[0]}"
-        )
+        first_line = str(error).strip().partition("\n")[0]
+        return Program(error=f"the model cannot be exported with torch.export: {first_line}")
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     content = buffer.getvalue()
@@ -231,7 +230,7 @@ about inputs that belong to no class, or about how well the outputs serve as pro
 | weights | digest `{digest}`, seed {configuration.trial_seed}; the same on the same versions and processor |
 | data | {"; ".join([f"{name}: {text}" for name, text in configuration.data.items() if name != "classes"] + notes)} |
 | machine | {machine(device)} |
-| versions | {", ".join(f"{name} {version}" for name, version in versions().items())} |
+| versions | {versions_line()} |
 """
 
 

@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,18 @@ def confirm(
             if event.number in running and event.number in outcomes:
                 del running[event.number]
                 ended(candidate, seed, outcomes[event.number])
-    columns = ("value", "best_interval", "intervals", "reason", "seconds", "error")
     return pd.DataFrame(
         [
-            {"candidate": number // seeds + 1, "seed": number % seeds + 1}
-            | dict(zip(columns, attrgetter("best_value", *columns[1:])(outcome), strict=True))
+            {
+                "candidate": number // seeds + 1,
+                "seed": number % seeds + 1,
+                "value": outcome.best_value,
+                "best_interval": outcome.best_interval,
+                "intervals": outcome.intervals,
+                "reason": outcome.reason,
+                "seconds": outcome.seconds,
+                "error": outcome.error,
+            }
             for number, outcome in sorted(outcomes.items())
         ]
     )

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.errors import UsageError
-from hpsearch.provenance import machine, versions
+from hpsearch.provenance import machine, versions_line
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import FINISHED, Storage, shown
 from hpsearch.space import describe
@@ -63,7 +63,7 @@ class OpenStudy:
                 "device": device,
                 "workers": workers,
                 "machine": machine(device),
-                "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
+                "versions": versions_line(),
             },
         )
 
