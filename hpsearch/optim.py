@@ -301,7 +301,8 @@ class Cosine:
 class OneCycle:
     """The step size rises to the optimiser's `lr` over the first `rise` share of steps, then falls to nearly zero.
 
-    Smith and Topin, arXiv 1708.07120. Momentum moves the other way where the optimiser has one.
+    Smith and Topin, arXiv 1708.07120, the step size alone: momentum (Adam's first beta) stays what the optimiser was
+    given, so that it can be searched. torch's own default sets it to .95 and cycles it, whatever it was.
     """
 
     rise: float = 0.3
@@ -312,8 +313,6 @@ class OneCycle:
 
     def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
         """Build the torch scheduler."""
-        group = optimizer.param_groups[0]
-        cycled = "betas" in group or group.get("momentum", 0) > 0
         # torch divides by zero where the rise is exactly one of these steps.
         rise = math.nextafter(self.rise, 0) if self.rise * (total_steps + 1) == 1 else self.rise
         return OneCycleLR(
@@ -322,5 +321,5 @@ class OneCycle:
             # One more than we step: the last call would otherwise fall off the end of the cycle.
             total_steps=total_steps + 1,
             pct_start=rise,
-            cycle_momentum=cycled,
+            cycle_momentum=False,
         )

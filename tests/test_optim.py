@@ -293,44 +293,53 @@ class TestOneCycle:
         assert all(0 < rate <= 0.5 for rate in used)
         assert used[-1] == pytest.approx(0.5 / 25e4)
 
-    @pytest.mark.parametrize(
-        ("optimizer", "key"),
-        [(SGD(lr=0.1, momentum=0.9), "momentum"), (RMSprop(lr=0.1, momentum=0.9), "momentum"), (Adam(lr=0.1), "betas")],
-    )
-    def test_momentum_moves_the_other_way(self, optimizer: Optimizer, key: str) -> None:
-        live = optimizer([nn.Parameter(torch.zeros(1))])
-        scheduler = OneCycle(rise=0.5)(live, 9)
-        lrs, momenta = [], []
-        for _ in range(9):
-            lrs.append(live.param_groups[0]["lr"])
-            value = live.param_groups[0][key]
-            momenta.append(value[0] if key == "betas" else value)
-            live.step()
-            scheduler.step()
-        assert lrs.index(max(lrs)) == momenta.index(min(momenta)) == 4
-        assert momenta[0] == max(momenta)
 
-    @pytest.mark.parametrize("optimizer", [SGD(lr=0.1), RMSprop(lr=0.1), Adagrad(lr=0.1)])
-    def test_an_optimizer_without_momentum_has_none_afterwards(self, optimizer: Optimizer) -> None:
-        live = optimizer([nn.Parameter(torch.zeros(1))])
-        OneCycle()(live, 10)
-        assert live.param_groups[0].get("momentum", 0) == 0
+SCHEDULES = [Cosine(), Cosine(warmup=0.3), OneCycle(), OneCycle(rise=0.5)]
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), Cosine(warmup=0.3), OneCycle()])
-def test_training_under_a_schedule_equals_torchs_optimizer_at_those_rates(schedule: Schedule) -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(lr=0.1),
+        SGD(lr=0.1, momentum=0.5),
+        SGD(lr=0.1, momentum=0.99, nesterov=True),
+        RMSprop(lr=0.1, momentum=0.7),
+        Adagrad(lr=0.1),
+        Adam(lr=0.1, betas=(0.6, 0.9)),
+        AdamW(lr=0.1, betas=(0.8, 0.99)),
+    ],
+)
+def test_a_schedule_changes_the_step_size_alone(optimizer: Optimizer, schedule: Schedule) -> None:
+    live = optimizer([nn.Parameter(torch.zeros(1))])
+
+    def rest() -> dict[str, Any]:
+        changed = ("params", "lr", "initial_lr", "max_lr", "min_lr")
+        return {key: value for key, value in live.param_groups[0].items() if key not in changed}
+
+    before = rest()
+    scheduler = schedule(live, 9)
+    for _ in range(9):
+        assert rest() == before
+        live.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_training_under_a_schedule_equals_torchs_optimizer_at_those_rates(schedule: Schedule, momentum: float) -> None:
     def by_hand(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.5, foreach=False)
+        return torch.optim.SGD(parameters, lr=0.05, momentum=momentum, foreach=False)
 
     class Rates:
         def __init__(self, optimizer: torch.optim.Optimizer) -> None:
             self.optimizer = optimizer
-            self.rates = iter(rates(schedule, STEPS))
+            self.rates = iter(rates(schedule, STEPS, lr=0.05))
             self.step()
 
         def step(self) -> None:
             self.optimizer.param_groups[0]["lr"] = next(self.rates)
 
     expected = weights_after(by_hand, Rates)
-    ours = weights_after(SGD(lr=0.5), lambda optimizer: schedule(optimizer, STEPS))
+    ours = weights_after(SGD(lr=0.05, momentum=momentum), lambda optimizer: schedule(optimizer, STEPS))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
