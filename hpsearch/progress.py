@@ -78,7 +78,7 @@ class Lines(Observer):
         """Print how a trial ended."""
         row = self.rows.pop(number, None)
         self.finished_here += state != TrialState.FAIL
-        if state == TrialState.COMPLETE and outcome.best_value is not None:
+        if state == TrialState.COMPLETE and outcome.best_value is not None and outcome.reason != "diverged":
             self.best = max(self.best or (-1.0, 0), (outcome.best_value, number), key=lambda pair: pair[0])
         self.print_line(self.line(number, state, outcome, row.task.params if row else {}))
 
@@ -102,7 +102,7 @@ class Lines(Observer):
         colour = {TrialState.COMPLETE: "green", TrialState.PRUNED: "dim", TrialState.FAIL: "red"}[state]
         text = Text(f"trial {number:>3} ", style=colour)
         if outcome.best_value is None:
-            text.append(f"failed: {last_line(outcome.error)}")
+            text.append(f"{outcome.reason}: {last_line(outcome.error)}")
             return text
         text.append(f"{outcome.best_value:.4f} ")
         text.append(f"{outcome.reason:<8} ")

@@ -42,6 +42,7 @@ class Stopper:
         self.rules = rules
         self.reference = float("-inf")
         self.without_improvement = 0
+        self.reason: StopReason | None = None
 
     def update(self, train_accuracy: float, validation_accuracy: float) -> StopReason | None:
         """Take one interval's accuracies; return the reason to stop, or None to go on."""
@@ -51,16 +52,21 @@ class Stopper:
         else:
             self.without_improvement += 1
         if self.rules.target is not None and min(train_accuracy, validation_accuracy) >= self.rules.target:
-            return "target"
-        if self.rules.patience is not None and self.without_improvement >= self.rules.patience:
-            return "patience"
-        return None
+            self.reason = "target"
+        elif self.rules.patience is not None and self.without_improvement >= self.rules.patience:
+            self.reason = "patience"
+        return self.reason
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on as if never interrupted."""
-        return {"reference": self.reference, "without_improvement": self.without_improvement}
+        return {
+            "reference": self.reference,
+            "without_improvement": self.without_improvement,
+            "reason": self.reason,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.reference = state["reference"]
         self.without_improvement = state["without_improvement"]
+        self.reason = state.get("reason")

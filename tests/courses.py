@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
+from hpsearch.datasets import length
 from hpsearch.executors import InlineExecutor
 from hpsearch.progress import observer_for
 from hpsearch.results import Results
@@ -45,6 +46,7 @@ def run(study_file: StudyFile, points: Sequence[Params], folder: Path, seed: int
         Limits(n_trials=len(points)),
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.NopPruner(),
+        examples=length(data.train),
         grid=points,
     )
     assert supervisor.run() == "done"

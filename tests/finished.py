@@ -25,7 +25,7 @@ STATES = {
     "patience": TrialState.COMPLETE,
     "target": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,
+    "diverged": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
     None: TrialState.WAITING,
 }
@@ -71,6 +71,8 @@ def _trial(draw: random.Random, number: int, reason: str | None) -> FrozenTrial:
     value = (
         None if best is None or not state.is_finished() else reports[best if state.name == "COMPLETE" else intervals]
     )
+    if reason == "diverged":
+        value = 0.0
     trial = create_trial(
         state=state,
         value=value,

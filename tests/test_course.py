@@ -126,7 +126,7 @@ def test_a_step_too_small_creeps_and_one_too_large_diverges(tmp_path: Path) -> N
     results = run(study_file, grid_of(study_file), tmp_path)
     trials = results.trials.set_index("params.lr")
     assert list(trials.index[trials["reason"] == "diverged"]) == [1.0, 3.0, 10.0]
-    assert (trials["state"][trials["reason"] == "diverged"] == "pruned").all()
+    assert (trials["state"][trials["reason"] == "diverged"] == "diverged").all()
     learnt = trials["best_value"].astype(float)
     assert learnt[0.001] < 0.3 < learnt[0.03] < 0.8 < learnt[0.3]
     cost = results.history[results.history["number"] == trials.index.get_loc(1.0)]["train_loss"]

@@ -1,14 +1,17 @@
 """One contract for every executor, and what only processes can do."""
 
+import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hpsearch import checkpoint
+from hpsearch import MLP, EarlyStopping, checkpoint
 from hpsearch.datasets import Dataset
 from hpsearch.executors import (
     Died,
@@ -22,6 +25,7 @@ from hpsearch.executors import (
     Task,
     Warned,
 )
+from hpsearch.executors.task import work
 from hpsearch.study import StudyFile, load_study
 
 STUDIES = Path(__file__).parent / "studies"
@@ -237,7 +241,62 @@ def test_divergence_ends_a_trial_with_what_it_had(make: Make, tmp_path: Path) ->
     executor.submit(task(tmp_path / "at once", {"mood": "diverges at once", "lr": 0.1}))
     events, outcome = drive(executor)
     assert outcome is not None
-    assert (outcome.reason, outcome.best_value, reports(events)) == ("failed", None, [])
+    assert (outcome.reason, outcome.best_value, reports(events)) == ("diverged", None, [])
+
+
+def test_a_trial_pruned_while_its_reports_are_repeated_keeps_its_best_weights(make: Make, tmp_path: Path) -> None:
+    """As after a worker's death between a report and its verdict."""
+    executor = make("tiny")
+    executor.submit(task(tmp_path))
+
+    def stop(event: Reported) -> str:
+        if event.report.interval == 3:
+            executor.stop()
+        return "continue"
+
+    drive(executor, stop)
+    for pruned_at in (2, 3):
+        folder = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-{pruned_at}"))
+        executor.submit(task(folder))
+        events, outcome = drive(
+            executor, lambda event, at=pruned_at: "prune" if event.report.interval == at else "continue"
+        )
+        assert outcome is not None
+        assert (outcome.reason, outcome.intervals) == ("pruned", len(reports(events)))
+        best = checkpoint.load(folder / "best.pt")
+        assert best["model"].keys() == MLP(inputs=64, hidden=(16,), dropout=0.3).state_dict().keys()
+        assert best["interval"] == outcome.best_interval
+
+
+@pytest.mark.parametrize("rules", [EarlyStopping(patience=1), EarlyStopping(target=0.3), EarlyStopping()])
+def test_a_trial_whose_end_was_not_written_ends_where_it_should(tmp_path: Path, rules: EarlyStopping) -> None:
+    """As after a death between the last report and the end."""
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    study = replace(study_file.study, early_stopping=rules)
+    data = study.load_data()
+
+    class Control:
+        stop = staticmethod(lambda: False)
+        verdict = staticmethod(lambda: "continue")
+        warn = staticmethod(print)
+
+    def train(folder: Path, reports_before_death: int | None = None) -> Outcome | None:
+        training = work(task(folder), study, data, Control())  # type: ignore[arg-type]
+        for number in itertools.count(1):
+            try:
+                next(training)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if number == reports_before_death:
+                return None
+        raise AssertionError
+
+    expected = train(tmp_path / "whole")
+    assert expected is not None
+    train(tmp_path / "killed", expected.intervals)
+    found = train(tmp_path / "killed")
+    assert found is not None
+    assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
 
 
 def test_params_that_do_not_fit_fail_the_trial(make: Make, tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import optuna
 import pytest
 from here import STUDIES
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Steps, Study, UsageError
 from hpsearch.search.comparison import Pair, train_pair
 from hpsearch.search.opening import open_for_run
-from hpsearch.search.pruners import PRUNERS, brackets, make_pruner, most_intervals, rung_plan
+from hpsearch.search.pruners import PRUNERS, make_pruner, most_intervals, rung_plan
 from hpsearch.study import load_study
 
 
@@ -36,21 +35,6 @@ def test_a_wrong_name_option_or_value_is_answered_with_what_is_right(text: str, 
     assert all(part in str(error.value) for part in expected)
 
 
-@pytest.mark.parametrize(("low", "high", "factor"), [(1, 20, 3), (1, 27, 3), (2, 81, 3), (1, 243, 3), (1, 16, 4)])
-def test_the_brackets_are_those_optuna_prunes_by(low: int, high: int, factor: int) -> None:
-    pruner = make_pruner(f"hyperband:min_resource={low},reduction_factor={factor}", high)
-    inner = pruner._pruners  # type: ignore[attr-defined]
-    expected = [
-        [
-            rung
-            for power in range(10)
-            if (rung := one._min_resource * factor ** (one._min_early_stopping_rate + power)) <= high
-        ]
-        for one in inner
-    ]
-    assert brackets(low, high, factor) == expected
-
-
 def test_the_plan_says_who_is_compared_when() -> None:
     # The first comparison is after a tenth of a trial.
     assert rung_plan("hyperband", 20) == (
@@ -73,27 +57,9 @@ def test_the_plan_says_who_is_compared_when() -> None:
     assert rung_plan("median", 20) is None
 
 
-def test_the_brackets_have_their_shares_and_follow_from_the_seed_alone() -> None:
-    study = {name: optuna.create_study(study_name=name, direction="maximize") for name in ("lenet", "lenet.2")}
-
-    def drawn(seed: int, name: str) -> list[int]:
-        pruner = make_pruner("hyperband", 20, seed)
-        trials = [optuna.trial.create_trial(value=0.0) for _ in range(3000)]
-        for number, trial in enumerate(trials):
-            trial.number = number
-        return [pruner._get_bracket_id(study[name], trial) for trial in trials]  # type: ignore[attr-defined]
-
-    found = drawn(0, "lenet")
-    assert found == drawn(0, "lenet.2")
-    assert found != drawn(1, "lenet")
-    # The plan says 53, 29 and 18 %; the bound is four standard errors.
-    shares = [found.count(bracket) / 3000 for bracket in range(3)]
-    assert shares == pytest.approx([9 / 17, 5 / 17, 3 / 17], abs=0.037)
-
-
 def test_a_wrapped_pruner_has_all_its_options() -> None:
     pruner = make_pruner("patient:patience=1,wrapped=median:n_startup_trials=2,n_warmup_steps=3", 20)
-    inner = pruner._wrapped_pruner  # type: ignore[attr-defined]
+    inner = pruner._wrapped_pruner.pruner  # type: ignore[attr-defined]
     assert (pruner._patience, inner._n_startup_trials, inner._n_warmup_steps) == (1, 2, 3)  # type: ignore[attr-defined]
 
 

@@ -41,11 +41,13 @@ def test_there_is_one_row_a_trial_as_in_the_database(reported: Path) -> None:
     table = pd.read_csv(reported / "reports/tiny/trials.csv").set_index("number")
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting"}
     states = dict(rows(reported, "SELECT number, state FROM trials"))
-    assert dict(table["state"]) == {number: names[state] for number, state in states.items()}
-    values = dict(rows(reported, "SELECT number, value FROM trial_values NATURAL JOIN trials"))
-    assert dict(table["value"].dropna()) == values
     stored = "SELECT number, value_json FROM trial_user_attributes NATURAL JOIN trials WHERE key = '{}'"
     reasons = {number: text.strip('"') for number, text in rows(reported, stored.format("reason"))}
+    expected = {number: names[state] for number, state in states.items()}
+    expected |= {number: "diverged" for number, reason in reasons.items() if reason == "diverged"}
+    assert dict(table["state"]) == expected
+    values = dict(rows(reported, "SELECT number, value FROM trial_values NATURAL JOIN trials"))
+    assert dict(table["value"].dropna()) == values
     assert dict(table["reason"].dropna()) == reasons
     rates = dict(
         rows(reported, "SELECT number, param_value FROM trial_params NATURAL JOIN trials WHERE param_name='lr'")

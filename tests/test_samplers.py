@@ -17,6 +17,7 @@ from scipy.stats import qmc
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, UsageError
 from hpsearch.search.samplers import SAMPLERS, _seed32, fixed_points, make_sampler
 from hpsearch.search.space import TrialSpace
+from hpsearch.search.supervisor import WORST_VALUE
 from hpsearch.study import load_study
 
 DRAWING = [name for name in SAMPLERS if name not in ("grid", "manual")]
@@ -141,3 +142,29 @@ def test_a_distribution_is_what_a_live_trial_stores(tiny: Study) -> None:
     trial = optuna.create_study().ask()
     tiny.trace(TrialSpace(trial))
     assert trial.distributions["lr"] == FloatDistribution(1e-3, 1.0, log=True)
+
+
+def diverged_of_the_last_30(sampler: str, seed: int) -> int:
+    """Search a space of which a third diverges, next to where it is best, and most of the rest is pruned."""
+    made = optuna.create_study(direction="maximize", sampler=make_sampler(sampler, seed))
+    diverged = []
+    for number in range(60):
+        trial = made.ask()
+        x, y = trial.suggest_float("x", 0, 3), trial.suggest_float("y", 0, 1)
+        diverged.append(x > 2)
+        value = x / 2 - 0.2 * abs(y - 0.5)
+        trial.report(value / 2, 1)
+        if x > 2:
+            trial.set_user_attr("reason", "diverged")
+            made.tell(trial, WORST_VALUE)
+        elif number % 4:
+            made.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            made.tell(trial, value)
+    return sum(diverged[-30:])
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_samplers_learn_where_training_diverges(sampler: str) -> None:
+    # Random search: a third, 10. TPE that is told nothing of them: 30.
+    assert sum(diverged_of_the_last_30(sampler, seed) for seed in range(2)) / 2 < 10

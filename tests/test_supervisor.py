@@ -33,7 +33,7 @@ def enqueue(folder: Path, *moods: str) -> optuna.Study:
 
 def test_trials_that_fail_do_not_count_and_the_run_goes_on(tmp_path: Path) -> None:
     study = enqueue(tmp_path, "fine", "raises", "no recipe", "diverges", "diverges at once", "dies", "fine")
-    run = hpsearch(*MOODY, "--n-trials", "3", "--max-retries", "1", cwd=tmp_path)
+    run = hpsearch(*MOODY, "--n-trials", "4", "--max-retries", "1", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     trials = {
         trial.params["mood"]: trial
@@ -44,19 +44,22 @@ def test_trials_that_fail_do_not_count_and_the_run_goes_on(tmp_path: Path) -> No
     assert "the user's model is broken" in trials["raises"].user_attrs["error"]
     assert "moody.py" in trials["raises"].user_attrs["error"]
     assert "this configuration makes no sense" in trials["no recipe"].user_attrs["error"]
-    assert (trials["diverges"].state.name, trials["diverges"].user_attrs["reason"]) == ("PRUNED", "diverged")
+    # The worst of results, which samplers see.
+    for mood in ("diverges", "diverges at once"):
+        found = trials[mood]
+        assert (found.state.name, found.value, found.user_attrs["reason"]) == ("COMPLETE", 0.0, "diverged")
     assert trials["diverges"].user_attrs["best_value"] == max(trials["diverges"].intermediate_values.values())
-    assert trials["diverges at once"].state.name == "FAIL"
+    assert trials["diverges at once"].user_attrs["best_value"] is None
     assert trials["dies"].state.name == "FAIL"
     assert "SIGABRT" in trials["dies"].user_attrs["error"]
     assert trials["dies"].user_attrs["retries"] == 1
     assert trials["fine"].state.name == "COMPLETE"
     counts = states(tmp_path / "hpsearch.db", "moody")
-    assert counts["COMPLETE"] + counts["PRUNED"] == 3
+    assert counts["COMPLETE"] == 4
     assert counts["RUNNING"] == 0
     # Whatever a trial had learned is in its best weights or, where it failed, in its resume point.
     learned = [trial for trial in study.get_trials() if trial.intermediate_values and trial.state.is_finished()]
-    assert {trial.state.name for trial in learned} == {"COMPLETE", "PRUNED", "FAIL"}
+    assert {trial.state.name for trial in learned} == {"COMPLETE", "FAIL"}
     for trial in learned:
         names = {path.name for path in (tmp_path / "runs/moody" / str(trial.number)).glob("*.pt")}
         assert names == ({"last.pt"} if trial.state.name == "FAIL" else {"best.pt"})
@@ -81,6 +84,15 @@ def test_a_run_stops_when_the_first_five_trials_fail(tmp_path: Path) -> None:
     assert "5 trials of this run" in run.stderr
     assert "ValueError: the user's model is broken" in run.stderr
     assert states(tmp_path / "hpsearch.db", "moody") == Counter({"FAIL": 6, "WAITING": 2})
+
+
+def test_divergence_is_a_result_and_no_failure_in_a_row(tmp_path: Path) -> None:
+    enqueue(tmp_path, *["diverges at once"] * 12)
+    run = hpsearch(*MOODY, "--n-trials", "12", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert states(tmp_path / "hpsearch.db", "moody") == Counter({"FAIL": 1, "COMPLETE": 12})
+    assert "diverged in interval 1" in run.stderr
+    assert "No trial is complete yet" in run.stdout
 
 
 def test_a_timeout_ends_the_run_with_everything_saved(tmp_path: Path) -> None:

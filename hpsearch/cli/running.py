@@ -100,6 +100,7 @@ def run_study(
                 limits,
                 sampler=make_sampler(sampler, opened.seed, definition),
                 pruner=make_pruner(pruner, intervals, opened.seed),
+                examples=length(dataset.train),
                 grid=grid,
                 device=device,
             ).run()

@@ -35,7 +35,8 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
         names = [found.study_name for found in studies]
     else:
         names = [study]
-    table = plain_table("study", "complete", "pruned", "failed", "running", "waiting", "best", "trial")
+    states = ("complete", "pruned", "diverged", "failed", "running", "waiting")
+    table = plain_table("study", *states, "best", "trial")
     for name in names:
         frame = trials_frame(open_to_read(storage, name, runs))
         counts = frame["state"].value_counts()
@@ -43,7 +44,7 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
         best = complete["value"].astype(float)
         table.add_row(
             name,
-            *(str(counts.get(state, 0)) for state in ("complete", "pruned", "failed", "running", "waiting")),
+            *(str(counts.get(state, 0)) for state in states),
             f"{best.max():.4f}" if len(best) else "-",
             str(best.idxmax()) if len(best) else "-",
         )

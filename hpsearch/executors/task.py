@@ -101,18 +101,22 @@ class _Worker:
                 report = EpochReport(**dict(zip(_FIELDS, row, strict=True)))
                 self._remember(report)
                 yield report
-                if (verdict := self.control.verdict()) != "continue" and not resume_point["outcome"]:
-                    return self._stopped(verdict)
+                self.control.verdict()
             if resume_point["outcome"]:
                 return Outcome(**resume_point["outcome"])
+            # Also for a trial that is pruned now: its best weights are in the resume point.
             self._restore(resume_point)
+            if (verdict := self.control.verdict()) != "continue":
+                return self._stopped(verdict)
+            if self.stopper.reason is not None:
+                return self._end(self.stopper.reason)
 
         with _Events(self.task.folder, self.history) as events:
             for report in train(self.run, self.control.stop):
                 if (verdict := self.control.verdict()) != "continue":
                     return self._stopped(verdict)
                 if report.diverged:
-                    return self._end("diverged" if self.history else "failed", error=_diverged(report))
+                    return self._end("diverged", error=_diverged(report))
                 stop_reason = self.stopper.update(report.train_accuracy, report.validation_accuracy)
                 self._remember(report)
                 self._save(report)
@@ -142,6 +146,8 @@ class _Worker:
 
     def _save_best(self) -> None:
         assert self.best is not None
+        # Nothing is removed that this file does not hold.
+        assert self.best_weights is not None
         best = {
             "model": self.best_weights,
             "params": self.task.params,

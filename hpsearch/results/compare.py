@@ -16,6 +16,7 @@ from hpsearch.results import markdown
 from hpsearch.results.figures import make_figure, style
 from hpsearch.search.comparison import WALL_SECONDS, Pair
 from hpsearch.search.opening import OpenStudy
+from hpsearch.search.supervisor import trained_intervals
 
 # "Within 0.5 % of the best": this share of it.
 NEAR = 0.995
@@ -27,18 +28,21 @@ KEYS = ["strategy", "repeat"]
 def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
     """Return one row an interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
 
-    A pair trains one trial at a time, and goes on with an interrupted one first: the order of the trials' numbers.
+    A pair trains one trial at a time, and goes on with an interrupted one first: the order of the trials' numbers. The
+    interval in which a trial diverged has no accuracy.
     """
     rows = [
-        (pair.strategy, pair.repeat, trial.number, interval, accuracy)
+        (pair.strategy, pair.repeat, trial.number, interval, trial.intermediate_values.get(interval))
         for pair, study in opened.items()
         for trial in study.optuna_study().get_trials(deepcopy=False)
-        for interval, accuracy in sorted(trial.intermediate_values.items())
+        for interval in range(1, trained_intervals(trial) + 1)
     ]
     frame = pd.DataFrame(rows, columns=[*KEYS, "trial", "interval", "accuracy"])
     groups = frame.groupby(KEYS, sort=False)
     frame.insert(2, "epochs", (groups.cumcount() + 1) * epochs_per_interval)
+    frame["accuracy"] = frame["accuracy"].astype(float)
     frame["best"] = groups["accuracy"].cummax()
+    frame["best"] = frame.groupby(KEYS, sort=False)["best"].ffill()
     return frame
 
 

@@ -21,6 +21,7 @@ ACCURACY = "Validation accuracy"
 COLOUR = {
     "complete": COLOURS[0],
     "pruned": COLOURS[1],
+    "diverged": COLOURS[3],
     "failed": COLOURS[6],
     "running": COLOURS[2],
     "waiting": COLOURS[2],
@@ -35,9 +36,9 @@ def plot_optimisation(trials: pd.DataFrame) -> Figure:
     best = trials["best_value"].astype(float)
     size = _size(len(trials))
     floor = _floor(best[trials["state"].isin(["complete", "pruned"])])
-    for state, marker in (("complete", "o"), ("pruned", "x")):
+    for state, marker in (("complete", "o"), ("pruned", "x"), ("diverged", "+")):
         shown = best[(trials["state"] == state) & (best >= floor)]
-        line = {"linewidths": 1} if marker == "x" else {"linewidths": 0}
+        line = {"linewidths": 1} if marker in "x+" else {"linewidths": 0}
         axes.scatter(shown.index, shown, s=size, marker=marker, color=COLOUR[state], alpha=0.75, label=state, **line)
     below = best[best < floor]
     if len(below):
@@ -216,7 +217,7 @@ def plot_timeline(trials: pd.DataFrame) -> Figure:
     lanes = _lanes(begin, finish)
     figure, ((axes,),) = make_figure(height=float(np.clip(1.6 + 0.45 * (lanes.max() + 1), 2.4, 7)))
     few = len(ended) <= 80
-    for state in ("complete", "pruned", "failed"):
+    for state in ("complete", "pruned", "diverged", "failed"):
         rows = ended.index[ended["state"] == state]
         corners = [
             ((start, lane - 0.4), (end, lane - 0.4), (end, lane + 0.4), (start, lane + 0.4))

@@ -22,7 +22,10 @@ ATTRS = ("best_value", "best_interval", "intervals", "reason", "seconds", "param
 
 
 def trials_frame(opened: OpenStudy) -> pd.DataFrame:
-    """Return one row a trial, indexed by number: state, value, how and when it ended, and `params.*`."""
+    """Return one row a trial, indexed by number: state, value, how and when it ended, and `params.*`.
+
+    A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
+    """
     trials = opened.optuna_study().get_trials(deepcopy=False)
     rows = [_trial_row(trial) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
@@ -33,7 +36,7 @@ def trials_frame(opened: OpenStudy) -> pd.DataFrame:
 def _trial_row(trial: FrozenTrial) -> dict[str, object]:
     return {
         "number": trial.number,
-        "state": STATES[trial.state],
+        "state": "diverged" if trial.user_attrs.get("reason") == "diverged" else STATES[trial.state],
         "value": trial.value,
         **{name: trial.user_attrs.get(name) for name in ATTRS},
         "started": trial.datetime_start,

@@ -21,8 +21,9 @@ from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import make_pruner, most_intervals
 from hpsearch.search.samplers import fixed_points, make_sampler
 from hpsearch.search.storage import Storage
-from hpsearch.search.supervisor import End, Limits, Observer, Supervisor
-from hpsearch.study import Steps, Study, StudyFile
+from hpsearch.search.supervisor import End, Limits, Observer, Supervisor, trained_intervals
+from hpsearch.space import Space, describe
+from hpsearch.study import Recipe, Steps, Study, StudyFile
 from hpsearch.training import EpochReport
 
 WALL_SECONDS = "hpsearch:wall_seconds"
@@ -76,9 +77,9 @@ def budget_of(study: Study, epochs: int) -> int:
     """Return how many intervals `epochs` are. Raises UsageError where they are not whole ones."""
     if isinstance(study.interval, Steps):
         raise UsageError(f"compare counts epochs, but the study's interval is {study.interval}: give it in epochs")
-    if study.epochs % study.interval:
+    if uneven := [trained for trained in epochs_of(study) if trained % study.interval]:
         raise UsageError(
-            f"compare counts whole intervals, but the study's {study.epochs} epochs are not a multiple of its "
+            f"compare counts whole intervals, but trials of {uneven[0]} epochs are not a multiple of the study's "
             f"interval, {study.interval}: change one of them"
         )
     if epochs % study.interval:
@@ -86,10 +87,24 @@ def budget_of(study: Study, epochs: int) -> int:
     return epochs // study.interval
 
 
-def reported_accuracies(opened: OpenStudy) -> list[float]:
-    """Return the validation accuracies after all intervals that the trials of a study have trained."""
+def epochs_of(study: Study) -> list[int]:
+    """Return the numbers of epochs that trials can have, over the space, the smallest first."""
+    found = set()
+
+    def recipe(space: Space) -> Recipe:
+        drawn = study.trace(space)
+        found.add(drawn.epochs or study.epochs)
+        return drawn
+
+    describe(recipe)
+    return sorted(found)
+
+
+def trained(opened: OpenStudy) -> tuple[int, float]:
+    """Return how many intervals the trials of a study have trained, and the best validation accuracy after any."""
     trials = opened.optuna_study().get_trials(deepcopy=False)
-    return [accuracy for trial in trials for accuracy in trial.intermediate_values.values()]
+    best = max((accuracy for trial in trials for accuracy in trial.intermediate_values.values()), default=0.0)
+    return sum(map(trained_intervals, trials)), best
 
 
 def trained_already(
@@ -108,7 +123,7 @@ def trained_already(
         if studies[pair.name].user_attrs.get(FINGERPRINT) != {**now, "seed": pair.seed}:
             # This has the words for what is different.
             open_for_run(url, study_file, data, name=pair.name, seed=pair.seed, runs=runs)
-        found[pair] = len(reported_accuracies(open_to_read(url, pair.name, runs)))
+        found[pair], _ = trained(open_to_read(url, pair.name, runs))
         if found[pair] > budget:
             raise UsageError(
                 f"{pair.name} has trained {found[pair]} intervals already, more than the budget of {budget}: "
@@ -148,6 +163,7 @@ def train_pair(
             Limits(n_trials=budget, intervals=budget, keep_best=1),
             sampler=make_sampler(pair.sampler, pair.seed, study),
             pruner=make_pruner(pair.pruner, most_intervals(study, length(data.train)), pair.seed),
+            examples=length(data.train),
             grid=grid,
             device=device,
         ).run()

@@ -1,59 +1,84 @@
 """A plain Optuna objective made of the same pieces as a run, for notebooks and `study.optimize`.
 
-    objective = make_objective(study, data, Path("runs/notebook"))
+    objective = make_objective(study, data, "runs/notebook")
     optuna.create_study(direction="maximize").optimize(objective, n_trials=20)
 
-It has no workers, retries or queue; trials train in the calling process, one after the other.
+It has no workers, retries or queue; trials train in the calling process, one after the other, each from its start.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 
 from hpsearch.datasets import Dataset
-from hpsearch.errors import HpsearchError
-from hpsearch.executors import Ended, InlineExecutor, Reported, Task
+from hpsearch.errors import HpsearchError, UsageError
+from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
+from hpsearch.executors.task import LAST, PREVIOUS
 from hpsearch.search.space import TrialSpace
+from hpsearch.search.supervisor import attrs_of, final_value
 from hpsearch.study import Study
 from hpsearch.training import derive_seed
 
 
 def make_objective(
-    study: Study, data: Dataset, folder: Path, *, seed: int = 0, device: str = "cpu"
+    study: Study, data: Dataset, folder: str | Path, *, seed: int = 0, device: str = "cpu"
 ) -> Callable[[optuna.Trial], float]:
     """Return a function of an Optuna trial that trains it and returns its best validation accuracy.
 
     It reports the validation accuracy of every interval, raises `optuna.TrialPruned` when Optuna says so, and leaves
-    best weights and history in `folder/<trial number>`. Raises HpsearchError with the traceback if training fails.
+    best weights and history in `folder/<trial number>`, in place of what another study may have left there. A trial
+    that diverges returns 0, the worst accuracy. The function raises UsageError for a study that minimises or has
+    several objectives, and HpsearchError with the traceback if training fails.
     """
+    folder = Path(folder)
 
     def objective(trial: optuna.Trial) -> float:
+        if trial.study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+            raise UsageError(
+                f"study {trial.study.study_name}: the objective is an accuracy, create the study with "
+                f'direction="maximize"'
+            )
         space = TrialSpace(trial)
         study.trace(space)
-        executor = InlineExecutor(study, data)
-        executor.submit(
-            Task(
-                number=trial.number,
-                params=space.params,
-                seed=derive_seed(seed, "trial", trial.number),
-                folder=folder / str(trial.number),
-                identity=f"{trial.study.study_name}/{trial.number}",
-                device=device,
-            )
+        task = Task(
+            number=trial.number,
+            params=space.params,
+            seed=derive_seed(seed, "trial", trial.number),
+            folder=folder / str(trial.number),
+            identity=f"{trial.study.study_name}/{trial.number}",
+            device=device,
         )
-        while True:
-            for event in executor.events(0.0):
-                if isinstance(event, Reported):
-                    trial.report(event.report.validation_accuracy, event.report.interval)
-                    executor.reply(trial.number, "prune" if trial.should_prune() else "continue")
-                elif isinstance(event, Ended):
-                    outcome = event.outcome
-                    trial.set_user_attr("reason", outcome.reason)
-                    if outcome.reason == "failed" or outcome.best_value is None:
-                        raise HpsearchError(outcome.error or outcome.reason)
-                    if outcome.reason in ("pruned", "diverged"):
-                        raise optuna.TrialPruned(outcome.reason)
-                    return outcome.best_value
+        # Another study may have had this name and number.
+        _remove_resume_points(task.folder)
+        with contextlib.closing(InlineExecutor(study, data)) as executor:
+            executor.submit(task)
+            outcome = _train(executor, trial)
+        for name, value in attrs_of(outcome).items():
+            trial.set_user_attr(name, value)
+        if outcome.reason == "failed":
+            raise HpsearchError(outcome.error or "the training failed")
+        _remove_resume_points(task.folder)
+        if outcome.reason == "pruned":
+            raise optuna.TrialPruned(outcome.reason)
+        value = final_value(outcome, {})
+        assert value is not None
+        return value
 
     return objective
+
+
+def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:
+    while True:
+        for event in executor.events(0.0):
+            if isinstance(event, Reported):
+                trial.report(event.report.validation_accuracy, event.report.interval)
+                executor.reply(trial.number, "prune" if trial.should_prune() else "continue")
+            elif isinstance(event, Ended):
+                return event.outcome
+
+
+def _remove_resume_points(folder: Path) -> None:
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)

@@ -47,9 +47,13 @@ class OpenStudy:
         return optuna.load_study(study_name=self.name, storage=self._cached, sampler=sampler, pruner=pruner)
 
     def best_trial(self) -> FrozenTrial | None:
-        """Return the complete trial with the highest value, the earliest of equals, or None if none is complete."""
+        """Return the complete trial with the highest value, the earliest of equals, or None if none is complete.
+
+        One that diverged is complete, with the worst value, and never the best.
+        """
         complete = self.optuna_study().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+        whole = (trial for trial in complete if trial.user_attrs.get("reason") != "diverged")
+        return max(whole, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     def record_run(self, study_file: StudyFile, *, sampler: str, pruner: str, device: str, workers: int) -> None:
         """Keep with the study how it is run and where, once for all runs that are alike."""

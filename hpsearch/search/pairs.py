@@ -21,7 +21,7 @@ import torch.multiprocessing
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError
 from hpsearch.executors import processes
-from hpsearch.search.comparison import Pair, reported_accuracies, train_pair
+from hpsearch.search.comparison import Pair, train_pair, trained
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile
@@ -178,8 +178,7 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
             reported=lambda accuracy: _send(connection, "pair_reported", accuracy),
             message=lambda text: _send(connection, "message", f"{pair.name}: {text}"),
         )
-        accuracies = reported_accuracies(opened)
-        _send(connection, "pair_ended", end, len(accuracies), max(accuracies, default=0.0))
+        _send(connection, "pair_ended", end, *trained(opened))
     except HpsearchError as error:
         _send(connection, "pair_failed", str(error))
     except KeyboardInterrupt:

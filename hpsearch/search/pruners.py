@@ -3,7 +3,6 @@
 Steps and resources are a study's intervals.
 """
 
-import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from hpsearch.errors import UsageError
+from hpsearch.search.halving import Hyperband, SuccessiveHalving, bracket_weights, brackets, rungs_of
 from hpsearch.search.options import Positive, Range, Rest, Whole, parse
+from hpsearch.search.view import StudyView, aligned, length_of
 from hpsearch.space import Space, describe
 from hpsearch.study import Recipe, Steps, Study
-from hpsearch.training import derive_seed
 
 # Stands for the intervals of a study while a name is only checked.
 UNKNOWN = 1_000_000
@@ -25,25 +25,21 @@ Percent = Annotated[float, Range(0, 100)]
 Factor = Annotated[int, Range(2)]
 
 
-class _Hyperband(optuna.pruners.HyperbandPruner):
-    """Hyperband whose brackets exist from the start and follow from the study's seed.
+class EqualShares(BasePruner):
+    """Has `pruner` compare trials at equal shares of their schedules, which may differ in length.
 
-    Optuna's sorts trials into them from the first report on, by the study's name: the same seed under another name
-    would be another study.
+    `longest` is the most intervals that a trial of the study can have.
     """
 
-    def __init__(
-        self, min_resource: int, max_resource: int, reduction_factor: int, bootstrap_count: int, seed: int
-    ) -> None:
-        super().__init__(min_resource, max_resource, reduction_factor, bootstrap_count)
-        self._seed = seed
-        self._n_brackets = len(brackets(min_resource, max_resource, reduction_factor))
-        self._try_initialization(None)  # type: ignore[arg-type]  # The study serves max_resource="auto" only.
+    def __init__(self, pruner: BasePruner, longest: int) -> None:
+        self.pruner = pruner
+        self.longest = longest
 
-    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        drawn = derive_seed(self._seed, "bracket", trial.number) % self._total_trial_allocation_budget
-        shares = itertools.accumulate(self._trial_allocation_budgets)
-        return next(bracket for bracket, end in enumerate(shares) if drawn < end)
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to stop a trial after its last report."""
+        length = length_of(trial, self.longest)
+        view = StudyView(study, lambda other: aligned(other, length_of(other, self.longest), length))
+        return bool(self.pruner.prune(view, trial))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,8 @@ def _median(
     interval_steps: Positive = 1,
     n_min_trials: Positive = 1,
 ) -> BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)
+    return EqualShares(pruner, about.intervals)
 
 
 def _percentile(
@@ -75,9 +72,10 @@ def _percentile(
     interval_steps: Positive = 1,
     n_min_trials: Positive = 1,
 ) -> BasePruner:
-    return optuna.pruners.PercentilePruner(
+    pruner = optuna.pruners.PercentilePruner(
         percentile, n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials
     )
+    return EqualShares(pruner, about.intervals)
 
 
 def _asha(
@@ -87,9 +85,8 @@ def _asha(
     min_early_stopping_rate: Whole = 0,
     bootstrap_count: Whole = 0,
 ) -> BasePruner:
-    return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource, reduction_factor, min_early_stopping_rate, bootstrap_count
-    )
+    first = min_resource * reduction_factor**min_early_stopping_rate
+    return SuccessiveHalving(first, reduction_factor, about.intervals, bootstrap_count)
 
 
 def _hyperband(
@@ -102,7 +99,7 @@ def _hyperband(
     least, most = _resources(about.intervals, min_resource, max_resource)
     if least > most:
         raise ValueError(f"min_resource must not exceed the most intervals of a trial, {most}; got {least}")
-    return _Hyperband(least, most, reduction_factor, bootstrap_count, about.seed)
+    return Hyperband(least, most, reduction_factor, about.intervals, bootstrap_count, about.seed)
 
 
 def _resources(intervals: int, least: int | None, most: int | None) -> tuple[int, int]:
@@ -166,32 +163,25 @@ def make_pruner(text: str, intervals: int = UNKNOWN, seed: int = 0) -> BasePrune
         raise UsageError(f"pruner {text!r}: {error}") from error
 
 
+def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
+    """Return how many intervals a trial of a study has, with `examples` to train on."""
+    epochs = recipe.epochs or study.epochs
+    if isinstance(study.interval, Steps):
+        return -(-epochs * -(-examples // recipe.batch_size) // study.interval.count)
+    return -(-epochs // study.interval)
+
+
 def most_intervals(study: Study, examples: int) -> int:
     """Return the most intervals that a trial can have, over the space, with `examples` to train on."""
     found = [1]
 
     def recipe(space: Space) -> Recipe:
         drawn = study.trace(space)
-        epochs = drawn.epochs or study.epochs
-        if isinstance(study.interval, Steps):
-            found.append(-(-epochs * -(-examples // drawn.batch_size) // study.interval.count))
-        else:
-            found.append(-(-epochs // study.interval))
+        found.append(intervals_of(drawn, study, examples))
         return drawn
 
     describe(recipe)
     return max(found)
-
-
-def brackets(min_resource: int, max_resource: int, reduction_factor: int) -> list[list[int]]:
-    """Return for each bracket of Hyperband the intervals at which it compares, and stops, trials.
-
-    Bracket s starts s rungs later than bracket 0 (Li et al., JMLR 18, 2018; asynchronous as in Optuna).
-    """
-    rungs = [min_resource]
-    while rungs[-1] * reduction_factor <= max_resource:
-        rungs.append(rungs[-1] * reduction_factor)
-    return [rungs[bracket:] for bracket in range(len(rungs))]
 
 
 def rung_plan(text: str, intervals: int) -> str | None:
@@ -202,11 +192,10 @@ def rung_plan(text: str, intervals: int) -> str | None:
     least, most = _resources(intervals, options.get("min_resource"), options.get("max_resource"))
     factor = options.get("reduction_factor", 3)
     plan = brackets(least, most, factor)
-    weights = [-(-len(plan) * factor ** (len(rungs) - 1) // len(rungs)) for rungs in plan]
-    # Trials go on being compared beyond max_resource; one that has had all its intervals ends anyway.
-    compared = brackets(least, max(most, intervals), factor)
+    weights = bracket_weights(len(plan), factor)
     shares = []
-    for weight, rungs in zip(weights, compared, strict=False):
-        when = ", ".join(str(rung) for rung in rungs if rung < intervals)
+    for weight, rungs in zip(weights, plan, strict=True):
+        # Trials go on being compared beyond max_resource.
+        when = ", ".join(map(str, rungs_of(rungs[0], factor, intervals)))
         shares.append(f"{weight / sum(weights):.0%} of trials " + (f"after {when}" if when else "never"))
     return f"hyperband, of {intervals} intervals: the best 1 in {factor} go on; compared are {'; '.join(shares)}"

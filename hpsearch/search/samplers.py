@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.errors import UsageError
 from hpsearch.search.options import Positive, Range, Share, Whole, parse
 from hpsearch.search.space import distribution
+from hpsearch.search.view import StudyView, changed
 from hpsearch.space import Params, describe, grid_points
 from hpsearch.study import Study as Definition
 from hpsearch.training import derive_seed
@@ -103,6 +104,31 @@ class _Sobol(optuna.samplers.QMCSampler):
         return self._number
 
 
+class _TPE(optuna.samplers.TPESampler):
+    """TPE that ranks a trial that diverged below all others.
+
+    It has the worst value and is complete; but TPE ranks every complete trial above every pruned one, and would take
+    it for a good one where few are complete.
+    """
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return super().sample_relative(StudyView(study, _diverged_last), trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return super().sample_independent(StudyView(study, _diverged_last), trial, param_name, param_distribution)
+
+
+def _diverged_last(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that diverged as one pruned before its first report: the lowest rank there is."""
+    if trial.user_attrs.get("reason") != "diverged":
+        return trial
+    return changed(trial, state=TrialState.PRUNED, intermediate_values={})
+
+
 def _random(seed: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
@@ -125,7 +151,7 @@ def _tpe(
     group: bool = True,
     constant_liar: bool = True,
 ) -> BaseSampler:
-    return optuna.samplers.TPESampler(
+    return _TPE(
         seed=seed,
         n_startup_trials=n_startup_trials,
         n_ei_candidates=n_ei_candidates,

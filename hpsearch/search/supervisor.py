@@ -9,24 +9,26 @@ import contextlib
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import DiskFull, HpsearchError, StorageUnavailable, TooManyFailures
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.task import BEST, LAST, PREVIOUS
 from hpsearch.search.opening import OpenStudy
 from hpsearch.search.outbox import Outbox
+from hpsearch.search.pruners import intervals_of, most_intervals
 from hpsearch.search.space import TrialSpace
 from hpsearch.search.storage import FINISHED, HEARTBEAT_SECONDS, is_outage
+from hpsearch.search.view import INTERVALS
 from hpsearch.space import Params
 from hpsearch.study import Study
 from hpsearch.training import EpochReport, derive_seed
@@ -37,10 +39,13 @@ STOP_SECONDS = 3.0
 FIRST_FAILURES = 5
 FAILURES_IN_A_ROW = 10
 
+# Divergence is a result, the worst there is: samplers learn from complete trials, some of them from no others.
+WORST_VALUE = 0.0
 _STATES = {
     "target": TrialState.COMPLETE,
     "patience": TrialState.COMPLETE,
     "budget": TrialState.COMPLETE,
+    "diverged": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
@@ -98,12 +103,36 @@ class _Running:
     retries: int
     last_step: int
     submitted: float = field(default_factory=time.monotonic)
+    pruned: bool = False
     ended: bool = False
     lost: bool = False
     killed_because: str | None = None
 
 
 End = Literal["done", "interrupted", "timeout"]
+
+
+def final_value(outcome: Outcome, reports: Mapping[int, float]) -> float | None:
+    """Return the value that a trial is stored with, or None if it has none."""
+    if outcome.reason == "diverged":
+        return WORST_VALUE
+    if outcome.reason == "pruned":
+        # Optuna's convention: a pruned trial's value is its last report.
+        return reports[max(reports)] if reports else None
+    return None if outcome.reason == "failed" else outcome.best_value
+
+
+def attrs_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the user attributes that say how a trial ended."""
+    attrs = asdict(outcome)
+    if outcome.error is None:
+        del attrs["error"]
+    return attrs
+
+
+def trained_intervals(trial: FrozenTrial) -> int:
+    """Return how many intervals a trial has trained: those it reported, and the one in which it diverged."""
+    return len(trial.intermediate_values) + (trial.user_attrs.get("reason") == "diverged")
 
 
 class Supervisor:
@@ -119,9 +148,11 @@ class Supervisor:
         *,
         sampler: BaseSampler,
         pruner: BasePruner,
+        examples: int,
         grid: Sequence[Params] | None = None,
         device: str = "cpu",
     ) -> None:
+        """Run `study`, trained on `examples` examples, as `opened`."""
         self._opened = opened
         self._storage = opened.storage
         self._study = study
@@ -130,6 +161,8 @@ class Supervisor:
         self._limits = limits
         self._sampler = sampler
         self._pruner = pruner
+        self._examples = examples
+        self._longest = most_intervals(study, examples)
         self._grid = grid
         self._device = device
         self._held: dict[int, _Running] = {}
@@ -193,7 +226,7 @@ class Supervisor:
     def _start_one(self) -> None:
         if self._limits.intervals is not None:
             trials = self._opened.optuna_study().get_trials(deepcopy=False)
-            self._intervals = sum(len(trial.intermediate_values) for trial in trials)
+            self._intervals = sum(map(trained_intervals, trials))
             if self._used_up():
                 self._spent, self._asked = True, time.monotonic()
                 return
@@ -211,7 +244,9 @@ class Supervisor:
         space = TrialSpace(trial)
         failure = None
         try:
-            self._study.trace(space)
+            length = intervals_of(self._study.trace(space), self._study, self._examples)
+            if length != self._longest:
+                self._storage.set_trial_system_attr(trial_id, INTERVALS, length)
         except Exception as error:
             if is_outage(error):
                 raise
@@ -268,18 +303,17 @@ class Supervisor:
             self._intervals += 1
             trial_id, step, value = running.trial_id, report.interval, report.validation_accuracy
             self._outbox.append(lambda: self._storage.set_trial_intermediate_value(trial_id, step, value))
-        verdict: Verdict = "continue"
 
         def decide() -> None:
-            nonlocal verdict
             # Not `Trial.should_prune`: that looks at the reports made through the trial object only.
             stored = self._storage.get_trial(running.trial_id)
-            verdict = "prune" if self._pruner.prune(running.trial.study, stored) else "continue"
+            running.pruned = bool(self._pruner.prune(running.trial.study, stored))
 
-        # While the database is away trials go on; the next report is judged again.
-        if self._outbox.flush():
+        # A worker may die before it hears a verdict, which holds all the same. While the database is away trials go
+        # on; the next report is judged again.
+        if not running.pruned and self._outbox.flush():
             self._outbox.attempt(decide)
-        return verdict
+        return "prune" if running.pruned else "continue"
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         if outcome.reason == "interrupted":
@@ -289,37 +323,20 @@ class Supervisor:
             self._give_back(running)
             return
         running.ended = True
-        state = _STATES.get(outcome.reason)
-        if state is None:
-            state = TrialState.FAIL if outcome.best_value is None else TrialState.PRUNED
-        value = outcome.best_value if state == TrialState.COMPLETE else None
-        attrs: dict[str, Any] = {
-            "reason": outcome.reason,
-            "best_value": outcome.best_value,
-            "best_interval": outcome.best_interval,
-            "intervals": outcome.intervals,
-            "seconds": outcome.seconds,
-            "parameters": outcome.parameters,
-        }
-        if outcome.error is not None:
-            attrs["error"] = outcome.error
-        self._outbox.append(lambda: self._store_end(running, state, value, attrs, outcome))
+        state = _STATES[outcome.reason]
+        self._outbox.append(lambda: self._store_end(running, outcome))
         if self._limits.keep_best is not None:
             self._outbox.append(self._remove_weights)
         self._outbox.flush()
         self._stop_if_hopeless(state, outcome)
 
-    def _store_end(
-        self, running: _Running, state: TrialState, value: float | None, attrs: dict[str, Any], outcome: Outcome
-    ) -> None:
+    def _store_end(self, running: _Running, outcome: Outcome) -> None:
         study = running.trial.study
         frozen = study._storage.get_trial(running.trial_id)
-        # Optuna's convention: a pruned trial's value is its last report.
-        if state == TrialState.PRUNED and frozen.intermediate_values:
-            value = frozen.intermediate_values[max(frozen.intermediate_values)]
+        state, value = _STATES[outcome.reason], final_value(outcome, frozen.intermediate_values)
         if frozen.state == TrialState.RUNNING:
             self._sampler.after_trial(study, frozen, state, None if value is None else [value])
-        ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs)
+        ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs_of(outcome))
         if ours:
             # What a failed trial had learned is in its resume point alone.
             for name in (PREVIOUS,) if state == TrialState.FAIL else (LAST, PREVIOUS):
