@@ -14,10 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpsearch.errors import UsageError
+from hpsearch.seeding import seeded
 
 DATA_VARIABLE = "HPSEARCH_DATA"
 
@@ -49,6 +51,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             split = getattr(self, name)
+            for part, value in split._asdict().items() if isinstance(split, Split) else ():
+                if not isinstance(value, Tensor):
+                    raise UsageError(
+                        f"dataset: {name}.{part} is a {type(value).__name__}; it must be one tensor, of numbers only"
+                    )
             if isinstance(split, Split) and split.inputs.shape[0] != split.targets.shape[0]:
                 raise UsageError(
                     f"dataset: {name} has {split.inputs.shape[0]} inputs but {split.targets.shape[0]} targets"
@@ -76,15 +83,73 @@ def length(split: Examples) -> int:
     return len(split)  # type: ignore[arg-type]
 
 
+def as_pair(example: Any, index: int) -> tuple[Any, Any]:
+    """Return an example of a torch `Dataset`. Raises UsageError unless it is a pair of tensors, arrays or numbers."""
+    if not isinstance(example, tuple | list) or len(example) != 2:
+        size = f" of {len(example)}" if isinstance(example, tuple | list | dict) else ""
+        raise UsageError(
+            f"dataset: example {index} is a {type(example).__name__}{size}; it must be a pair (input, target)"
+        )
+    for name, value in zip(("input", "target"), example, strict=True):
+        if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
+            raise UsageError(
+                f"dataset: example {index} has a {type(value).__name__} as its {name}; it must be one tensor, array or "
+                f"number, made so by the data set's transform"
+            )
+    return example[0], example[1]
+
+
 def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents."""
+    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents.
+
+    Of a torch `Dataset` a few examples stand for all. They are drawn from a fixed seed, so that random augmentation by
+    torch, numpy or Python's `random` gives the same ones again. Inputs or targets that vary all the same, drawn from a
+    generator of the user's own, count by type and shape alone.
+    """
     texts = {"classes": ", ".join(dataset.classes)}
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         hasher = hashlib.sha256()
-        for tensor in split if isinstance(split, Split) else map(torch.as_tensor, split[0]):
-            hasher.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        for part in split if isinstance(split, Split) else _sampled(split):
+            _feed(hasher, part)
         texts[name] = f"{length(split):,} examples, {hasher.hexdigest()[:12]}"
     return texts
+
+
+# How often an example is drawn to find out whether it varies: a change made half the time goes unnoticed over three
+# examples in one of two million cases.
+_DRAWS = 8
+
+
+def _sampled(split: Examples) -> list[Tensor | str]:
+    """Return the first, the middle and the last example of a torch `Dataset`, or the type and shape of what varies."""
+    count = length(split)
+    drawn: dict[int, list[tuple[Tensor, ...]]] = {}
+    for index in sorted({0, count // 2, count - 1}):
+        for _ in range(_DRAWS):
+            with seeded(0):
+                example = as_pair(split[index], index)
+            # Copies: a data set may write its next example over the last.
+            drawn.setdefault(index, []).append(tuple(torch.as_tensor(part).clone() for part in example))
+    parts: list[Tensor | str] = []
+    for place in (0, 1):
+        varies = any(not _same(draws[0][place], other[place]) for draws in drawn.values() for other in draws[1:])
+        for draws in drawn.values():
+            part = draws[0][place]
+            parts.append(f"{part.dtype}{tuple(part.shape)}" if varies else part)
+    return parts
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and _bytes(a) == _bytes(b)
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().resolve_conj().contiguous().flatten()
+    return (torch.view_as_real(flat).flatten() if flat.is_complex() else flat).view(torch.uint8).numpy().data
+
+
+def _feed(hasher: "hashlib._Hash", part: Tensor | str) -> None:
+    hasher.update(part.encode() if isinstance(part, str) else _bytes(part))
 
 
 def _stratified(inputs: Tensor, targets: Tensor, held_out: int, seed: int) -> tuple[Split, Split]:
