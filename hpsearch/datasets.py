@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,12 +71,47 @@ class Dataset:
     def share(self) -> "Dataset | None":
         """Move the tensors to train and validate with to shared memory; return them, without the test split.
 
-        None if they are no tensors: a user's own torch `Dataset` may not be fit to travel to another process.
+        None if other processes have to load the data themselves: a user's own torch `Dataset` may not be fit to travel,
+        and shared memory may be too small for the tensors, as a container's often is. That is said on stderr.
         """
         splits = [split for split in (self.train, self.validation) if isinstance(split, Split)]
-        for tensor in (tensor for split in splits for tensor in split):
-            tensor.share_memory_()
-        return self.without_test() if len(splits) == 2 else None
+        if len(splits) < 2:
+            return None
+        tensors = [tensor for split in splits for tensor in split if not tensor.is_shared()]
+        # Splits may be parts of the same tensor, which is moved as a whole.
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        needed = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        free = free_shared_memory()
+        try:
+            # Beforehand: writing to shared memory that is full kills the process.
+            if free is not None and needed > free:
+                raise OSError(f"{_size(free)} are free there")
+            for tensor in tensors:
+                tensor.share_memory_()
+        except (OSError, RuntimeError) as error:
+            print(
+                f"hpsearch: the data set ({_size(needed)}) does not fit into shared memory ({SHARED_MEMORY}: "
+                f"{' '.join(str(error).split())}), so every worker loads its own; "
+                f"a larger {SHARED_MEMORY}, in Docker --shm-size, saves that",
+                file=sys.stderr,
+            )
+            return None
+        return self.without_test()
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def free_shared_memory() -> int | None:
+    """Return how many bytes of shared memory are free, or None where the system does not say."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 def length(split: Examples) -> int:
@@ -240,7 +276,7 @@ def data_folder() -> Path:
 def _torchvision(
     name: str, root: Path, classes: tuple[str, ...], validation_size: int, train_size: int | None, seed: int
 ) -> Dataset:
-    datasets = _import_torchvision_datasets()
+    datasets = import_torchvision("datasets")
     cls = getattr(datasets, name)
     if not _has_files(root / name):
         print(f"{name} is not in {root}: downloading", file=sys.stderr)
@@ -286,20 +322,27 @@ def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:
     return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
 
 
-def _import_torchvision_datasets() -> ModuleType:
-    """Import `torchvision.datasets`, also beside a CPU-only torch.
+def import_torchvision(module: str = "") -> ModuleType:
+    """Import torchvision, or a part of it such as `"models"`, also beside a CPU-only torch.
 
-    PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and the import dies
-    asking for `torchvision::nms`. Declaring the operators by hand is enough for all that does not call them.
+    PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and `import torchvision`
+    dies asking for `torchvision::nms`. Declaring the operators is enough for all that does not call them: data sets,
+    transforms and the classification models.
+
+        models = import_torchvision("models")
+        model = models.resnet18(num_classes=10)
     """
+    name = ".".join(["torchvision", *filter(None, [module])])
     try:
-        return importlib.import_module("torchvision.datasets")
-    except (RuntimeError, OSError):
-        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[module]
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, RuntimeError, OSError):
+        for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "torchvision"]:
+            del sys.modules[loaded]
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         # The declarations last as long as the library object.
         globals()["_torchvision_operators"] = library
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(name)

@@ -16,6 +16,7 @@ class seeded:
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
         self._seed = seed
+        self._cpu_only = device is None or device.type == "cpu"
         devices = [device] if device is not None and device.type == "cuda" else []
         self._fork = torch.random.fork_rng(devices=devices, device_type="cuda")
 
@@ -23,7 +24,8 @@ class seeded:
         self._fork.__enter__()
         self._python = random.getstate()
         self._numpy = np.random.get_state()
-        torch.manual_seed(self._seed)
+        # The same for a CPU, but two hundred times as fast: `torch.manual_seed` looks for every kind of device.
+        (torch.default_generator.manual_seed if self._cpu_only else torch.manual_seed)(self._seed)
         random.seed(self._seed)
         # numpy takes 32 bits.
         np.random.seed(self._seed % 2**32)

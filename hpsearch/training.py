@@ -237,7 +237,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[EpochR
                 correct += (predicted == true).sum()
                 examples += len(targets)
                 answers += len(true)
-        with seeded(derive_seed(run.seed, "evaluation", run.interval), run.device):
+            # Within the seed too, for a model or validation examples that draw at random.
             validation_loss, validation_accuracy = evaluate(run.model, run.loss, run.validation_split)
         run.interval += 1
         yield EpochReport(

@@ -324,9 +324,9 @@ class TestFashionMnist:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point torchvision's mirrors at a port where nothing listens."""
-    from hpsearch.datasets import _import_torchvision_datasets
+    from hpsearch.datasets import import_torchvision
 
-    datasets = _import_torchvision_datasets()
+    datasets = import_torchvision("datasets")
     for cls in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(cls, "mirrors", ["http://127.0.0.1:9/"])
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
