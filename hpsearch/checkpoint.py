@@ -49,8 +49,10 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 def _feed(hasher: "hashlib._Hash", value: Any) -> None:
     """Feed a nested structure to `hasher`: every tensor's type, shape and bytes, everything else as JSON."""
     if isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu().contiguous()
+        tensor = value.detach().cpu().resolve_conj().contiguous()
         hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor)
         hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         hasher.update(b"{")

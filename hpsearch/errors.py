@@ -4,6 +4,7 @@ HpsearchError              something went wrong; the message says what, which va
 ├── UsageError             bad input: nothing was created or changed (exit code 2)
 │   └── StudyFileError     the user's study file is wrong; the message carries its line
 ├── StorageUnavailable     the database did not answer for longer than we wait
+├── DataDiffer             a worker's data set is not the one that the study was opened with
 ├── DiskFull               a checkpoint could not be written for want of space
 ├── TooManyFailures        trial after trial fails, so the run stopped
 └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
@@ -28,6 +29,10 @@ class StudyFileError(UsageError):
 
 class StorageUnavailable(HpsearchError):
     """The database could not be reached, or refused to write, for longer than the patience given."""
+
+
+class DataDiffer(HpsearchError):
+    """A worker loaded other data than the command did; the trials concerned wait in the queue."""
 
 
 class DiskFull(HpsearchError):

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,8 @@ from typing import Any, Literal
 import torch
 import torch.multiprocessing
 
-from hpsearch.datasets import Dataset
-from hpsearch.errors import HpsearchError
+from hpsearch.datasets import Dataset, fingerprint
+from hpsearch.errors import DataDiffer, HpsearchError
 from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
@@ -33,7 +34,9 @@ class LocalExecutor:
 
     def __init__(self, study_file: StudyFile, data: Dataset, *, workers: int, threads: int = 1) -> None:
         self.slots = workers
-        self._arguments = (study_file.path, study_file.digest, data.share(), threads)
+        shared = data.share()
+        expected = None if shared else fingerprint(data)
+        self._arguments = (study_file.path, study_file.digest, shared, expected, threads)
         self._context = processes.context(__name__)
         self._stopping = False
         self._workers = [self._start() for _ in range(workers)]
@@ -41,8 +44,10 @@ class LocalExecutor:
     def submit(self, task: Task) -> None:
         """Start a task on an idle worker."""
         self._stopping = False
-        worker = next(worker for worker in self._workers if worker.number is None)
+        index, worker = next((index, worker) for index, worker in enumerate(self._workers) if worker.number is None)
         worker.number = task.number
+        if task.device == "cuda":
+            task = replace(task, device=own_device(index, torch.cuda.device_count()))
         worker.send(task)
 
     def reply(self, number: int, verdict: Verdict) -> None:
@@ -92,6 +97,11 @@ class LocalExecutor:
         return _Worker(process, ours)
 
 
+def own_device(worker: int, gpus: int) -> str:
+    """Return the GPU of a worker, counted from 0, where all are to use "cuda": each has its own, in turn."""
+    return f"cuda:{worker % gpus}"
+
+
 class _Worker:
     """The supervisor's end of a worker process."""
 
@@ -133,7 +143,14 @@ class _Worker:
         processes.send_signal(self.process, signal.SIGKILL)
 
 
-def _main(connection: Connection, path: Path, digest: str, data: Dataset | None, threads: int) -> None:
+def _main(
+    connection: Connection,
+    path: Path,
+    digest: str,
+    data: Dataset | None,
+    expected: dict[str, str] | None,
+    threads: int,
+) -> None:
     """Run tasks as they come, in a worker process, until the supervisor is gone."""
     for number in processes.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -150,14 +167,29 @@ def _main(connection: Connection, path: Path, digest: str, data: Dataset | None,
         try:
             if study is None:
                 study = processes.load_unchanged(path, digest).study
-                data = data or study.load_data().without_test()
-            assert data is not None
+            if data is None:
+                data = _load_data(study, path, expected)
             outcome = _run(connection, task, study, data)
+        except DataDiffer as error:
+            outcome = Outcome(reason="interrupted", error=str(error))
         except HpsearchError as error:
             outcome = Outcome(reason="failed", error=str(error))
         except Exception:
             outcome = Outcome(reason="failed", error=traceback.format_exc())
         connection.send(Ended(task.number, outcome))
+
+
+def _load_data(study: Study, path: Path, expected: dict[str, str] | None) -> Dataset:
+    """Load the study's data set, the test split left out. Raises DataDiffer if it is not the `expected` one."""
+    data = study.load_data().without_test()
+    found = fingerprint(data)
+    if expected is not None and found != expected:
+        changes = [f"{name} has {found[name]}, not {text}" for name, text in expected.items() if found[name] != text]
+        raise DataDiffer(
+            f"the data set of {path.name} is another one in a worker: {'; '.join(changes)}. Make its function return "
+            f"the same data in every process, drawn from fixed seeds and read from files that do not change"
+        )
+    return data
 
 
 def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Outcome:
