@@ -34,9 +34,9 @@ def write_atomically(
 ) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
-    If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one takes
-    its place within `guard`, which may refuse by raising. Raises DiskFull when there is no space; the old file is then
-    untouched.
+    If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one
+    takes its place within `guard`, which may refuse by raising. Raises DiskFull when there is no space; the old file is
+    then untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -2,8 +2,8 @@
 
 A supervisor that was frozen or cut off does not know that its trial was taken over, and neither does its worker. So
 every claim of a trial has a number, larger than all before, and leaves it in the trial's folder; whoever finds another
-claim there has lost the trial and writes nothing any more. The claim is looked at and the file put in place under one lock,
-held for microseconds; a process frozen just there makes a later claim wait until it wakes up or is killed.
+claim there has lost the trial and writes nothing any more. The claim is looked at and the file put in place under one
+lock, held for microseconds; a process frozen just there makes a later claim wait until it wakes up or is killed.
 """
 
 import contextlib
