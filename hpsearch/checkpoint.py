@@ -11,7 +11,8 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,44 @@ DIGEST = "sha256"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes,
+    *,
+    durable: bool = True,
+    previous: Path | None = None,
+    guard: AbstractContextManager[None] | None = None,
+) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
-    If `durable`, that holds through a power cut as well. Raises DiskFull when there is no space; the old file is then
-    untouched.
+    If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one
+    takes its place within `guard`, which may refuse by raising. Raises DiskFull when there is no space; the old file is
+    then untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with full_disk(path.parent), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        with guard or nullcontext(), full_disk(path.parent):
+            if previous is not None and path.exists():
+                path.replace(previous)
+            temporary.replace(path)
+    finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Raise DiskFull instead of the OSError that says that there is no space for a file in `folder`."""
+    try:
+        yield
+    except OSError as error:
         if error.errno in _NO_SPACE:
             raise DiskFull(
-                f"no space left on the disk of {path.parent}: free some and run the same command again"
+                f"no space left on the disk of {folder}: free some and run the same command again"
             ) from error
         raise
 
@@ -76,11 +96,17 @@ def digest(value: Any) -> str:
     return hasher.hexdigest()
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint. Raises DiskFull."""
+def save(
+    path: Path,
+    state: dict[str, Any],
+    *,
+    previous: Path | None = None,
+    guard: AbstractContextManager[None] | None = None,
+) -> None:
+    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint, as `write_atomically` does."""
     buffer = io.BytesIO()
     torch.save({**state, DIGEST: digest(state)}, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), previous=previous, guard=guard)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -7,6 +7,7 @@ HpsearchError              something went wrong; the message says what, which va
 ├── DataDiffer             a worker's data set is not the one that the study was opened with
 ├── DiskFull               a checkpoint could not be written for want of space
 ├── TooManyFailures        trial after trial fails, so the run stopped
+├── TrialLost              a trial belongs to another supervisor by now
 └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
 """
 
@@ -41,6 +42,14 @@ class DiskFull(HpsearchError):
 
 class TooManyFailures(HpsearchError):
     """The first trials all failed, or too many in a row; the message ends with the last traceback."""
+
+
+class TrialLost(HpsearchError):
+    """A trial is no longer this process's: whatever was to be written of it must not be."""
+
+    def __init__(self, message: str, trial_id: int | None = None) -> None:
+        super().__init__(message)
+        self.trial_id = trial_id
 
 
 class CheckpointError(HpsearchError):
