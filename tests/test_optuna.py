@@ -62,7 +62,7 @@ def test_its_best_trial_is_ours(stored: OpenStudy, database: Path) -> None:
     ours = stored.best_trial()
     assert ours is not None
     assert best["number"] == ours.number
-    assert best["value"] == ours.value
+    assert best["value"] == {"validation accuracy": ours.value}
 
 
 def test_its_ask_and_tell_add_a_trial_to_the_study(tmp_path: Path) -> None:
