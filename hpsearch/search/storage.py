@@ -19,6 +19,7 @@ import re
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -108,6 +109,8 @@ class Storage(RDBStorage):
     def _open(self, parsed: sqlalchemy.URL, url: str, options: dict[str, Any]) -> None:
         try:
             self._connect(url, options)
+            # Nobody has to close a storage: left open, SQLite's connections are a ResourceWarning from Python 3.13 on.
+            weakref.finalize(self, self.engine.dispose)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
             raise _missing_driver(parsed) from error
