@@ -1,7 +1,7 @@
 """Ownership, budget and queue in the database, on SQLite and on a real PostgreSQL."""
 
-import multiprocessing
 import gc
+import multiprocessing
 import pickle
 import time
 from collections.abc import Iterator
@@ -529,6 +529,8 @@ def test_eight_processes_of_study_optimize_share_a_sqlite_file(tmp_path: Path) -
     assert [process.exitcode for process in started] == [0] * 8
     assert storage.counts(study_id) == {TrialState.COMPLETE: 48}
     storage.engine.dispose()
+
+
 def test_a_storage_out_of_use_has_closed_its_connections(url: str) -> None:
     made = Storage(url, Owner.this_process())
     closed: list[object] = []
