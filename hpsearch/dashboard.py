@@ -2,20 +2,30 @@
 
 The dashboard has no login, and can delete and rename. So it listens on the loopback interface only, answers only
 requests that name this machine (a foreign page cannot reach it by DNS rebinding), and only those that read.
+
+The notes it shows are made when they are asked for: what they say is in the database already.
 """
 
+import json
+import re
+import shlex
 import socketserver
 import threading
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-import optuna
 import optuna_dashboard
+from optuna.storages import _CachedStorage
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
+from hpsearch.executors.task import BEST
+from hpsearch.search.opening import STUDY_ID, open_to_read
 from hpsearch.search.owner import Owner
-from hpsearch.search.storage import Storage
+from hpsearch.search.storage import Storage, shown
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -33,10 +43,92 @@ def read_only(application: Application) -> Application:
             refused = "405 Method Not Allowed"
         if refused is None:
             return application(environ, start_response)
-        start_response(refused, [("Content-Type", "text/plain"), ("Allow", "GET, HEAD")])
-        return [f"{refused}: hpsearch shows studies here, it does not change them\n".encode()]
+        start_response(refused, [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
+        # The page shows the user this key of an answer.
+        return [json.dumps({"reason": f"{refused}: hpsearch shows studies here, it does not change them"}).encode()]
 
     return guarded
+
+
+class _Annotated(_CachedStorage):
+    """A storage for the dashboard: each study of hpsearch comes with a note, and so does each of its trials."""
+
+    def __init__(self, storage: Storage, url: str, runs: Path) -> None:
+        super().__init__(storage)
+        self._url = url
+        self._runs = runs
+        self._folders: dict[str, Path] = {}
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        studies = super().get_all_studies()
+        for study in studies:
+            if STUDY_ID in study.user_attrs:
+                study.system_attrs |= self._notes(study)
+        return studies
+
+    def _notes(self, study: FrozenStudy) -> dict[str, Any]:
+        """Return the system attributes in which the dashboard looks for notes, in Markdown."""
+        folder = self._folder(study)
+        options = self._options(study.study_name)
+        trials = self.get_all_trials(study._study_id, deepcopy=False)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+        if best is None:
+            text = f"No trial is complete yet.\n\nNext: `hpsearch run {options}`"
+        else:
+            text = (
+                f"Best trial: {best.number}, {_best_value(best)}\n\n{_weights(folder, best)}\n\n"
+                f"Next: `hpsearch report {options}`, `hpsearch export {options} --top 3`"
+            )
+        notes: dict[str, Any] = {"dashboard:note_ver": 1, "dashboard:note_str:0": text}
+        for trial in trials:
+            if (said := _trial_note(trial, folder, options)) is not None:
+                notes[f"dashboard:{trial._trial_id}:note_ver"] = 1
+                notes[f"dashboard:{trial._trial_id}:note_str:0"] = said
+        return notes
+
+    def _folder(self, study: FrozenStudy) -> Path:
+        uid = study.user_attrs[STUDY_ID]
+        if uid not in self._folders:
+            opened = open_to_read(self._url, study.study_name, self._runs)
+            opened.storage.engine.dispose()
+            self._folders[uid] = opened.folder
+        return self._folders[uid]
+
+    def _options(self, name: str) -> str:
+        """Return the options that name a study, as to be typed; `lenet.2` is a `--fresh` one of the file `lenet`."""
+        file = re.sub(r"\.\d+$", "", name)
+        words = ["--study", file, *([] if file == name else ["--name", name])]
+        if self._url != "sqlite:///hpsearch.db":
+            words += ["--storage", shown(self._url)]
+        if self._runs != Path("runs"):
+            words += ["--runs", str(self._runs)]
+        return shlex.join(words)
+
+
+def _trial_note(trial: FrozenTrial, folder: Path, options: str) -> str | None:
+    attrs = trial.user_attrs
+    if trial.state == TrialState.WAITING:
+        return f"Waits in the queue.\n\nNext: `hpsearch run {options}`"
+    if "reason" not in attrs:
+        return None
+    lines = [f"Ended by: {attrs['reason']}"]
+    if trial.state == TrialState.FAIL:
+        lines += [f"`{line}`" for line in str(attrs.get("error", "")).rstrip().splitlines()[-1:]]
+    elif attrs.get("best_value") is not None:
+        lines = [f"{_best_value(trial).capitalize()}; {lines[0].lower()}", _weights(folder, trial)]
+    lines.append(f"Next: `tensorboard --logdir {shlex.quote(str(folder / str(trial.number)))}`")
+    return "\n\n".join(lines)
+
+
+def _best_value(trial: FrozenTrial) -> str:
+    value = trial.user_attrs.get("best_value", trial.value)
+    return f"validation accuracy {value:.4f} after interval {trial.user_attrs.get('best_interval', 'unknown')}"
+
+
+def _weights(folder: Path, trial: FrozenTrial) -> str:
+    weights = folder / str(trial.number) / BEST
+    return f"Weights: `{weights}`" if weights.exists() else f"Weights: `{weights}`, not there any more"
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
@@ -48,13 +140,13 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-def make_server(url: str, port: int) -> wsgiref.simple_server.WSGIServer:
-    """Return a server of the dashboard on 127.0.0.1:`port` (0: any free one).
+def make_server(url: str, port: int, runs: Path = Path("runs")) -> wsgiref.simple_server.WSGIServer:
+    """Return a server of the dashboard on 127.0.0.1:`port` (0: any free one); the trials' files are below `runs`.
 
     Raises UsageError if the storage cannot be read or the port is taken.
     """
     storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
-    application = read_only(optuna_dashboard.wsgi(optuna.storages.get_storage(storage)))
+    application = read_only(optuna_dashboard.wsgi(_Annotated(storage, url, runs)))
     try:
         return wsgiref.simple_server.make_server("127.0.0.1", port, application, _Server, _Quiet)
     except OSError as error:

@@ -1,6 +1,8 @@
 """Ownership, budget and queue in the database, on SQLite and on a real PostgreSQL."""
 
+import gc
 import multiprocessing
+import pickle
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.orm
 from optuna.study import StudyDirection
+from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
@@ -526,3 +529,30 @@ def test_eight_processes_of_study_optimize_share_a_sqlite_file(tmp_path: Path) -
     assert [process.exitcode for process in started] == [0] * 8
     assert storage.counts(study_id) == {TrialState.COMPLETE: 48}
     storage.engine.dispose()
+
+
+def test_a_storage_out_of_use_has_closed_its_connections(url: str) -> None:
+    made = Storage(url, Owner.this_process())
+    closed: list[object] = []
+    sqlalchemy.event.listen(made.engine, "close", lambda connection, record: closed.append(connection))
+    made.get_all_studies()
+    assert not closed
+    del made
+    gc.collect()
+    assert closed
+
+
+class TestAsOptunasStorage(StorageTestCase):
+    """Optuna's own suite, all of it, on SQLite: there every transaction begins otherwise than in Optuna's storage."""
+
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/test.db"
+
+    def test_pickle_storage(self, storage: Storage) -> None:
+        """The suite's own never closes the second storage, which Python 3.13 objects to."""
+        study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+        storage.set_study_system_attr(study_id, "key", "pickle")
+        restored = pickle.loads(pickle.dumps(storage))
+        assert restored.get_study_system_attrs(study_id) == {"key": "pickle"}
+        restored.engine.dispose()

@@ -291,7 +291,7 @@ def dashboard(storage: str, runs: Path, port: int) -> None:
     """Serve the Optuna dashboard, read only, here."""
     from hpsearch.dashboard import make_server
 
-    server = make_server(storage, port)
+    server = make_server(storage, port, runs)
     print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", file=sys.stderr)
     try:
         server.serve_forever()

@@ -128,7 +128,7 @@ class _Worker:
         with self.fence.held():
             for old in self.task.folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        with _Events(self.task.folder, self.history) as events:
+        with _Events(self.task.folder, self.task.params, self.history) as events:
             for report in train(self.run, self.control.stop):
                 if (verdict := self.control.verdict()) != "continue":
                     return self._stopped(verdict)
@@ -249,27 +249,41 @@ def _diverged(report: EpochReport) -> str:
 
 
 class _Events:
-    """TensorBoard events of a trial, written anew from `history` when the trial is resumed."""
+    """TensorBoard events of a trial, written anew from `history` when the trial is resumed.
 
-    def __init__(self, folder: Path, history: list[EpochReport]) -> None:
+    Without the summary that names an experiment's parameters and metrics the HParams tab gathers them from all
+    trials; with it, those that the first one happens not to have would be missing.
+    """
+
+    def __init__(self, folder: Path, params: dict[str, Any], history: list[EpochReport]) -> None:
         from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
 
         self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._best = 0.0
+        shown = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
+        _, start, self._end = hparams(shown, {})
+        # Not `add_hparams`, which writes to a folder of its own.
+        self._writer._get_file_writer().add_summary(start)
         for report in history:
             self.add(report)
 
     def __enter__(self) -> "_Events":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None:
+            self._writer._get_file_writer().add_summary(self._end)
         self._writer.close()
 
     def add(self, report: EpochReport) -> None:
+        self._best = max(self._best, report.validation_accuracy)
         for tag, value in (
             ("loss/train", report.train_loss),
             ("loss/validation", report.validation_loss),
             ("accuracy/train", report.train_accuracy),
             ("accuracy/validation", report.validation_accuracy),
+            ("accuracy/best_validation", self._best),
             ("learning_rate", report.learning_rate),
         ):
             self._writer.add_scalar(tag, value, report.interval)

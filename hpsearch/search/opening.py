@@ -30,6 +30,8 @@ FINGERPRINT = "hpsearch:fingerprint"
 NOTE = "hpsearch:note"
 RUNS = "hpsearch:runs"
 MARKER = "study.json"
+# What `optuna.Study.set_metric_names` sets: else the dashboard and the plots say "Objective 0".
+METRIC_NAMES = "study:metric_names"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,8 @@ def open_for_run(
     if name not in existing:
         # Another supervisor may be faster.
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
-            storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            created = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            storage.set_study_system_attr(created, METRIC_NAMES, ["validation accuracy"])
     elif existing[name].directions != [StudyDirection.MAXIMIZE]:
         raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
     study_id = storage.get_study_id_from_name(name)

@@ -19,6 +19,7 @@ import re
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -92,7 +93,7 @@ class Storage(RDBStorage):
         # Optuna formats the URL, braces and all.
         formattable = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         options = {
-            "engine_kwargs": _engine_options(parsed, self),
+            "engine_kwargs": _engine_options(parsed, weakref.proxy(self)),
             "skip_compatibility_check": True,
             "skip_table_creation": not create,
         }
@@ -105,9 +106,18 @@ class Storage(RDBStorage):
         if parsed.get_backend_name() == "sqlite" and exclusive:
             _begin_immediate(self, Path(str(parsed.database)))
 
+    def __getstate__(self) -> dict[Any, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_thread"}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self._thread = threading.local()
+        super().__setstate__(state)
+
     def _open(self, parsed: sqlalchemy.URL, url: str, options: dict[str, Any]) -> None:
         try:
             self._connect(url, options)
+            # Nobody has to close a storage: left open, SQLite's connections are a ResourceWarning from Python 3.13 on.
+            weakref.finalize(self, self.engine.dispose)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
             raise _missing_driver(parsed) from error
@@ -602,9 +612,12 @@ def _begin_immediate(storage: Storage, path: Path) -> None:
         how = "BEGIN" if storage.reads else "BEGIN IMMEDIATE"
         _patiently(storage.patience, lambda: connection.exec_driver_sql(how))
 
-    storage.engine.dispose()
-    event.listen(storage.engine, "connect", on_connect)
-    event.listen(storage.engine, "begin", on_begin)
+    engine = storage.engine
+    # The engine must not keep its storage in use.
+    storage = weakref.proxy(storage)
+    engine.dispose()
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
