@@ -159,7 +159,7 @@ def _check(found: Findings, rows: list[dict[str, Any]], trials: int, folder: Pat
 
 def study_rows(url: str) -> list[dict[str, Any]]:
     """Return every trial's number, state, value, params and reports, by plain SQL."""
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
 
         def pairs(query: str, trial_id: int) -> dict[Any, Any]:

@@ -1,0 +1,146 @@
+"""A database that is locked, silent or gone while a study runs: training goes on, and a run ends as it should."""
+
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from commands import Started, hpsearch, states, wait_for
+from torture import _Server, study_rows
+
+# Intervals of a third of a second.
+RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")
+
+pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set")
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Hold SQLite's write lock."""
+    with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def silenced(folder: Path) -> Iterator[None]:
+    """Stop a PostgreSQL server and its sessions, so that nobody is answered and nobody is refused."""
+    postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def trained(folder: Path) -> int:
+    """Return how many intervals have been trained, by the trials' files."""
+    files = (folder / "runs").rglob("history.csv")
+    return sum(len(path.read_text().splitlines()) - 1 for path in files)
+
+
+def rate(folder: Path, seconds: float) -> float:
+    """Return how many intervals a second are trained."""
+    before, began = trained(folder), time.monotonic()
+    time.sleep(seconds)
+    return (trained(folder) - before) / (time.monotonic() - began)
+
+
+def complete(rows: list[dict[str, Any]], trials: int) -> bool:
+    return [row["state"] for row in rows] == ["COMPLETE"] * trials and all(
+        len(row["reports"]) == row["intervals"] for row in rows
+    )
+
+
+def test_training_goes_on_while_the_database_is_locked(tmp_path: Path) -> None:
+    long = {"TEST_EPOCHS": "100"}
+    run = Started(*RUN, "--n-trials", "1", cwd=tmp_path, **long)
+    wait_for(lambda: trained(tmp_path) >= 3)
+    free = rate(tmp_path, 6)
+    with locked(tmp_path / "hpsearch.db"):
+        during = rate(tmp_path, 18)
+        # An interval more than is reported is trained anyway.
+        assert during > 0.7 * free
+    wait_for(lambda: "the database is back" in run.err.read_text())
+    run.interrupt(signal.SIGINT)
+    assert run.wait() == 130
+    (row,) = study_rows(f"sqlite:///{tmp_path}/hpsearch.db")
+    assert len(row["reports"]) == trained(tmp_path)
+
+
+def test_a_silent_server_is_an_outage(tmp_path: Path) -> None:
+    pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
+    server = _Server(tmp_path / "postgres")
+    try:
+        storage = ("--storage", server.url)
+        run = Started(*RUN, *storage, "--n-trials", "4", cwd=tmp_path)
+        wait_for(lambda: trained(tmp_path) >= 3)
+        free = rate(tmp_path, 4)
+        with silenced(tmp_path / "postgres"):
+            wait_for(lambda: "the database does not answer" in run.err.read_text(), 30)
+            assert rate(tmp_path, 5) > 0.7 * free
+        assert run.wait() == 0
+        assert "the database is back" in run.err.read_text()
+        assert complete(study_rows(server.url), 4)
+
+        # Longer than it is to be survived, and ended by the user.
+        for name, options, code, line in (
+            ("brief", ("--outage", "5"), 1, "the database did not answer for 5 s"),
+            ("ended", (), 130, "the database is away"),
+        ):
+            before = trained(tmp_path)
+            run = Started(*RUN, *storage, *options, "--n-trials", "8", cwd=tmp_path, name=name)
+            wait_for(lambda before=before: trained(tmp_path) >= before + 2)  # type: ignore[misc]
+            with silenced(tmp_path / "postgres"):
+                if code == 130:
+                    time.sleep(1)
+                    run.interrupt(signal.SIGINT)
+                assert run.wait(60) == code
+            assert line in run.err.read_text()
+            assert "Traceback" not in run.err.read_text()
+        assert hpsearch(*RUN, *storage, "--n-trials", "6", cwd=tmp_path).returncode == 0
+        assert complete(study_rows(server.url), 6)
+    finally:
+        server.close()
+
+
+def test_an_interrupt_while_the_database_is_locked_ends_the_run_with_a_line(tmp_path: Path) -> None:
+    run = Started(*RUN, "--n-trials", "3", cwd=tmp_path)
+    wait_for(lambda: trained(tmp_path) >= 3)
+    with locked(tmp_path / "hpsearch.db"):
+        time.sleep(1)
+        run.interrupt(signal.SIGINT)
+        assert run.wait(30) == 130
+    said = run.err.read_text()
+    assert "interrupted" in said
+    assert "the database is away" in said
+    assert "Traceback" not in said
+    assert hpsearch(*RUN, "--n-trials", "3", cwd=tmp_path).returncode == 0
+    assert complete(study_rows(f"sqlite:///{tmp_path}/hpsearch.db"), 3)
+
+
+def test_a_database_removed_during_a_run_ends_it(tmp_path: Path) -> None:
+    run = Started(*RUN, "--n-trials", "3", cwd=tmp_path)
+    wait_for(lambda: trained(tmp_path) >= 3)
+    for path in tmp_path.glob("hpsearch.db*"):
+        path.rename(path.with_name(f"aside-{path.name}"))
+    assert run.wait(60) == 1
+    said = run.err.read_text()
+    assert "was removed or replaced during the run" in said
+    assert "Traceback" not in said
+    assert "3/3 finished" not in said
+    for path in tmp_path.glob("aside-*"):
+        path.rename(path.with_name(path.name.removeprefix("aside-")))
+    assert hpsearch(*RUN, "--n-trials", "3", cwd=tmp_path).returncode == 0
+    assert states(tmp_path / "hpsearch.db", "steady")["COMPLETE"] == 3
