@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
-from hpsearch.errors import DiskFull
+from hpsearch.errors import CannotContinue
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
 from hpsearch.training import EpochReport, Run, train
@@ -73,7 +73,7 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     """
     try:
         outcome = yield from _Worker(task, study, data, control).train()
-    except DiskFull as error:
+    except CannotContinue as error:
         return Outcome(reason="interrupted", error=str(error))
     except Exception:
         return Outcome(reason="failed", error=traceback.format_exc())
@@ -89,7 +89,8 @@ class _Worker:
         self.best_weights: dict[str, Any] | None = None
         self.stopper = Stopper(study.early_stopping)
         self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
-        task.folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.accessing(task.folder):
+            task.folder.mkdir(parents=True, exist_ok=True)
 
     def train(self) -> Generator[EpochReport, None, Outcome]:
         resume_point = self._resume_point()
@@ -169,13 +170,15 @@ class _Worker:
             "outcome": asdict(outcome) if outcome else None,
         }
         last = self.task.folder / LAST
-        if last.exists():
-            last.replace(self.task.folder / PREVIOUS)
+        with checkpoint.accessing(last):
+            if last.exists():
+                last.replace(self.task.folder / PREVIOUS)
         checkpoint.save(last, state)
 
     def _resume_point(self) -> dict[str, Any] | None:
         for name in (LAST, PREVIOUS):
-            state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
+            with checkpoint.accessing(self.task.folder / name):
+                state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
             if state is not None and state["identity"] == self.task.identity:
                 return state
         return None
@@ -238,9 +241,11 @@ class _Events:
     def __init__(self, folder: Path, history: list[EpochReport]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._folder = folder
+        with checkpoint.accessing(folder):
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._writer = SummaryWriter(str(folder), flush_secs=10)
         for report in history:
             self.add(report)
 
@@ -248,7 +253,8 @@ class _Events:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+        with checkpoint.accessing(self._folder):
+            self._writer.close()
 
     def add(self, report: EpochReport) -> None:
         for tag, value in (
@@ -258,4 +264,5 @@ class _Events:
             ("accuracy/validation", report.validation_accuracy),
             ("learning_rate", report.learning_rate),
         ):
-            self._writer.add_scalar(tag, value, report.interval)
+            with checkpoint.accessing(self._folder):
+                self._writer.add_scalar(tag, value, report.interval)
