@@ -74,9 +74,10 @@ def accessing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def remove_orphans(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files in `folder`, or those for its file `name`, that writers left who died meanwhile."""
-    for temporary in folder.glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
+def remove_orphans(folder: Path, name: str = "*", *, recursive: bool = False) -> None:
+    """Remove the temporary files in `folder` whose writers died; only those for files whose names match `name`."""
+    pattern = f".{name}.*.tmp"
+    for temporary in folder.rglob(pattern) if recursive else folder.glob(pattern):
         # Where it cannot be opened or locked, its writer is alive, or may be.
         with contextlib.suppress(OSError), temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +87,7 @@ def remove_orphans(folder: Path, name: str | None = None) -> None:
 @contextlib.contextmanager
 def _temporary(path: Path, content: bytes, durable: bool) -> Iterator[Path]:
     """Write `content` to a locked file beside `path`, which is removed in the end unless it was renamed."""
-    remove_orphans(path.parent, path.name)
+    remove_orphans(path.parent, glob.escape(path.name))
     with _locked_file(path) as file:
         temporary = Path(file.name)
         try:

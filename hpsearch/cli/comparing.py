@@ -18,6 +18,7 @@ from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError, last_line
 from hpsearch.results import compare, markdown
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
+from hpsearch.search.folders import folder_name
 from hpsearch.search.opening import OpenStudy, open_to_read
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
 from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
@@ -61,7 +62,7 @@ def compare_strategies(
         intervals = most_intervals(definition, length(dataset.train))
     for pair in pairs:
         make_pruner(pair.pruner, intervals)
-    folder = output_folder(out or Path("reports") / name)
+    folder = output_folder(out or Path("reports") / folder_name(name))
     before = trained_already(pairs, storage, study_file, dataset, runs, budget)
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)

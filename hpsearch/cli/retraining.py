@@ -23,6 +23,7 @@ from hpsearch.results.export import (
 )
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
+from hpsearch.search.folders import folder_name
 from hpsearch.study import load_study, users_code
 from hpsearch.training import EpochReport
 
@@ -75,7 +76,7 @@ def retrain(
         check_unchanged(candidate, path, study_file, dataset)
     if dataset.test is None:
         raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
-    folder = output_folder(out or Path("reports") / candidates[0].study / "retrain")
+    folder = output_folder(out or Path("reports") / folder_name(candidates[0].study) / "retrain")
 
     workers = min(default_workers(device) if workers is None else workers, len(candidates) * seeds)
     executor: Executor = (
@@ -87,7 +88,7 @@ def retrain(
             candidates,
             seeds,
             executor,
-            runs / f"{candidates[0].study}.retrain",
+            runs / folder_name(f"{candidates[0].study}.retrain"),
             device=device,
             reported=progress.reported,
             ended=progress.ended,
