@@ -314,6 +314,8 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
 def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
         raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
+    if "uri" in parsed.query:
+        raise UsageError(f"storage {shown(parsed)} is a SQLite URI, which is not supported: give sqlite:///FILE")
     path = Path(str(parsed.database))
     if not path.exists():
         if not create:
