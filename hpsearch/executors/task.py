@@ -13,7 +13,7 @@ import io
 import json
 import traceback
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -71,11 +71,13 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     Training goes on into the next interval while the verdict on the last report is awaited, but nothing of it is
     written or reported before: what is stored does not depend on when a verdict arrives.
     """
+    # The user's code may leave the working folder.
+    task = replace(task, folder=task.folder.absolute())
     try:
         outcome = yield from _Worker(task, study, data, control).train()
     except CannotContinue as error:
         return Outcome(reason="interrupted", error=str(error))
-    except Exception:
+    except (Exception, SystemExit):
         return Outcome(reason="failed", error=traceback.format_exc())
     return outcome
 
