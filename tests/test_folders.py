@@ -5,11 +5,15 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from here import hpsearch_here
 
 from hpsearch.errors import FilesUnavailable, UsageError
 from hpsearch.search.folders import MARKER, find_folder, folder_name, make_folder
+from hpsearch.search.opening import STUDY_ID
+from hpsearch.search.owner import Owner
+from hpsearch.search.storage import Storage
 
 ORDINARY = ["lenet", "lenet.2", "mnist10k@tpe+hyperband#1", "tiny@gp:seed=1,a=b#2", "a b", "Zahlen-Übung", "50%"]
 ODD = {
@@ -138,6 +142,36 @@ def test_a_run_removes_what_dead_writers_left_in_its_folder(tmp_path: Path) -> N
     assert not any(orphan.exists() for orphan in orphans)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny"]
     assert (folder / "1" / "best.pt").exists()
+
+
+def test_a_copy_of_a_study_goes_on_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in ("first", "second"))
+    assert hpsearch_here(tmp_path, *RUN, "--storage", first) == 0
+    storage = Storage(first, Owner.this_process())
+    study_id = storage.get_study_id_from_name("tiny")
+    # Another supervisor, which is alive, runs the next trial of the first study.
+    assert storage.claim(study_id, 2, []) is not None
+    optuna.copy_study(from_study_name="tiny", from_storage=first, to_storage=second)
+    optuna.copy_study(from_study_name="tiny", from_storage=first, to_storage=first, to_study_name="copied")
+    original = {path: path.read_bytes() for path in (tmp_path / "runs" / "tiny").rglob("*") if path.is_file()}
+    for arguments in (["--storage", second], ["--storage", first, "--name", "copied"]):
+        assert hpsearch_here(tmp_path, *RUN, *arguments, "--n-trials", "2") == 0
+    for folder in ("tiny.2", "copied"):
+        assert (tmp_path / "runs" / folder / "1" / "best.pt").exists()
+    assert {path: path.read_bytes() for path in (tmp_path / "runs" / "tiny").rglob("*") if path.is_file()} == original
+    # Once is enough: each goes on where it is.
+    for url, name, folder in ((first, "tiny", "tiny"), (second, "tiny", "tiny.2"), (first, "copied", "copied")):
+        assert (
+            hpsearch_here(tmp_path, *RUN, "--storage", url, "--name", name, "--n-trials", "3", "--timeout", "0.01") == 0
+        )
+        markers = {path.parent.name for path in (tmp_path / "runs").glob(f"*/{MARKER}")}
+        assert markers == {"tiny", "tiny.2", "copied"}
+        assert find_folder(tmp_path / "runs", name, uid_of(url, name)) == tmp_path / "runs" / folder
+
+
+def uid_of(url: str, name: str) -> str:
+    uid: str = optuna.load_study(study_name=name, storage=url).user_attrs[STUDY_ID]
+    return uid
 
 
 @pytest.mark.parametrize("name", ["a\udcff", "x" * 513, "two\nlines"])

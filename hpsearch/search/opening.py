@@ -118,6 +118,8 @@ def open_for_run(
     attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now} | ({NOTE: data.note} if data.note else {})
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
+    # Else the copy would write to the folder of the study it was copied from.
+    storage.separate_copy(study_id, STUDY_ID, attrs[STUDY_ID])
     stored = storage.describe_once(study_id, attrs)
     before = stored[FINGERPRINT]
     if seed is None:

@@ -30,6 +30,8 @@ from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.search.owner import Owner
 
 OWNER = "hpsearch:owner"
+# What only a claim leaves with a trial.
+CLAIM_MARKS = (OWNER, "hpsearch:claim")
 GRID_POINT = "hpsearch:grid_point"
 FIXED_PARAMS = "fixed_params"
 # A supervisor that has not been heard of for this long is taken for dead.
@@ -114,6 +116,29 @@ class Storage(RDBStorage):
                     )
                 found |= attrs
             return found
+
+    def separate_copy(self, study_id: int, key: str, value: Any) -> bool:
+        """Return whether another tool copied the study, and make it one of its own: set its user attribute `key`.
+
+        Optuna's `copy_study` copies a trial's claim, but not the heartbeat that is recorded with it. Nobody runs the
+        copy of a running trial: it goes to the queue.
+        """
+        trials, marks, beats = models.TrialModel, models.TrialSystemAttributeModel, models.TrialHeartbeatModel
+        claimed = select(marks).where(marks.trial_id == trials.trial_id, marks.key.in_(CLAIM_MARKS)).exists()
+        beaten = select(beats).where(beats.trial_id == trials.trial_id).exists()
+        with self._locked(study_id) as session:
+            copied = session.scalars(select(trials).where(trials.study_id == study_id, claimed, ~beaten)).all()
+            for trial in copied:
+                if trial.state == TrialState.RUNNING:
+                    trial.state = TrialState.WAITING
+                session.execute(
+                    sqlalchemy.delete(marks).where(marks.trial_id == trial.trial_id, marks.key.in_(CLAIM_MARKS))
+                )
+            if copied:
+                table = models.StudyUserAttributeModel
+                for row in session.scalars(select(table).where(table.study_id == study_id, table.key == key)):
+                    row.value_json = json.dumps(value)
+            return bool(copied)
 
     def append_once(self, study_id: int, key: str, value: Any) -> None:
         """Append `value` to the list that a study's user attribute is, unless it is in it."""
