@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, mnist, points
+    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, import_torchvision, mnist, points
     from hpsearch.errors import HpsearchError, UsageError
     from hpsearch.models import MLP, LeNet, Perceptron, gradient_norms
     from hpsearch.optim import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hpsearch.study import Recipe, Steps, Study
 
 _HOME = {
-    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "mnist", "points"],
+    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "import_torchvision", "mnist", "points"],
     "hpsearch.errors": ["HpsearchError", "UsageError"],
     "hpsearch.models": ["MLP", "LeNet", "Perceptron", "gradient_norms"],
     "hpsearch.optim": [
@@ -83,6 +83,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "gradient_norms",
+    "import_torchvision",
     "mnist",
     "points",
 ]

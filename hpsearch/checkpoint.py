@@ -17,6 +17,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,13 +29,23 @@ DIGEST = "sha256"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    content: bytes,
+    *,
+    durable: bool = True,
+    previous: Path | None = None,
+    guard: AbstractContextManager[None] | None = None,
+) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
-    If `durable`, that holds through a power cut as well. Raises FilesUnavailable when the disk is full or the folder
-    not writable; the old file is then untouched.
+    If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one
+    takes its place within `guard`, which may refuse by raising. Raises FilesUnavailable when the disk is full or the
+    folder not writable; the old file is then untouched.
     """
-    with accessing(path), _temporary(path, content, durable) as temporary:
+    with accessing(path), _temporary(path, content, durable) as temporary, guard or contextlib.nullcontext():
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
 
 
@@ -115,8 +126,10 @@ def _locked_file(path: Path) -> BinaryIO:
 def _feed(hasher: "hashlib._Hash", value: Any) -> None:
     """Feed a nested structure to `hasher`: every tensor's type, shape and bytes, everything else as JSON."""
     if isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu().contiguous()
+        tensor = value.detach().cpu().resolve_conj().contiguous()
         hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor)
         hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         hasher.update(b"{")
@@ -140,11 +153,17 @@ def digest(value: Any) -> str:
     return hasher.hexdigest()
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint. Raises FilesUnavailable."""
+def save(
+    path: Path,
+    state: dict[str, Any],
+    *,
+    previous: Path | None = None,
+    guard: AbstractContextManager[None] | None = None,
+) -> None:
+    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint, as `write_atomically` does."""
     buffer = io.BytesIO()
     torch.save({**state, DIGEST: digest(state)}, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), previous=previous, guard=guard)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

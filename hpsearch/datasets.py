@@ -8,16 +8,19 @@ import contextlib
 import hashlib
 import importlib
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpsearch.errors import UsageError
+from hpsearch.seeding import seeded
 
 DATA_VARIABLE = "HPSEARCH_DATA"
 
@@ -49,6 +52,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             split = getattr(self, name)
+            for part, value in split._asdict().items() if isinstance(split, Split) else ():
+                if not isinstance(value, Tensor):
+                    raise UsageError(
+                        f"dataset: {name}.{part} is a {type(value).__name__}; it must be one tensor, of numbers only"
+                    )
             if isinstance(split, Split) and split.inputs.shape[0] != split.targets.shape[0]:
                 raise UsageError(
                     f"dataset: {name} has {split.inputs.shape[0]} inputs but {split.targets.shape[0]} targets"
@@ -63,12 +71,47 @@ class Dataset:
     def share(self) -> "Dataset | None":
         """Move the tensors to train and validate with to shared memory; return them, without the test split.
 
-        None if they are no tensors: a user's own torch `Dataset` may not be fit to travel to another process.
+        None if other processes have to load the data themselves: a user's own torch `Dataset` may not be fit to travel,
+        and shared memory may be too small for the tensors, as a container's often is. That is said on stderr.
         """
         splits = [split for split in (self.train, self.validation) if isinstance(split, Split)]
-        for tensor in (tensor for split in splits for tensor in split):
-            tensor.share_memory_()
-        return self.without_test() if len(splits) == 2 else None
+        if len(splits) < 2:
+            return None
+        tensors = [tensor for split in splits for tensor in split if not tensor.is_shared()]
+        # Splits may be parts of the same tensor, which is moved as a whole.
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        needed = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        free = free_shared_memory()
+        try:
+            # Beforehand: writing to shared memory that is full kills the process.
+            if free is not None and needed > free:
+                raise OSError(f"{_size(free)} are free there")
+            for tensor in tensors:
+                tensor.share_memory_()
+        except (OSError, RuntimeError) as error:
+            print(
+                f"hpsearch: the data set ({_size(needed)}) does not fit into shared memory ({SHARED_MEMORY}: "
+                f"{' '.join(str(error).split())}), so every worker loads its own; "
+                f"a larger {SHARED_MEMORY}, in Docker --shm-size, saves that",
+                file=sys.stderr,
+            )
+            return None
+        return self.without_test()
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def free_shared_memory() -> int | None:
+    """Return how many bytes of shared memory are free, or None where the system does not say."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 def length(split: Examples) -> int:
@@ -76,15 +119,73 @@ def length(split: Examples) -> int:
     return len(split)  # type: ignore[arg-type]
 
 
+def as_pair(example: Any, index: int) -> tuple[Any, Any]:
+    """Return an example of a torch `Dataset`. Raises UsageError unless it is a pair of tensors, arrays or numbers."""
+    if not isinstance(example, tuple | list) or len(example) != 2:
+        size = f" of {len(example)}" if isinstance(example, tuple | list | dict) else ""
+        raise UsageError(
+            f"dataset: example {index} is a {type(example).__name__}{size}; it must be a pair (input, target)"
+        )
+    for name, value in zip(("input", "target"), example, strict=True):
+        if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
+            raise UsageError(
+                f"dataset: example {index} has a {type(value).__name__} as its {name}; it must be one tensor, array or "
+                f"number, made so by the data set's transform"
+            )
+    return example[0], example[1]
+
+
 def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents."""
+    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents.
+
+    Of a torch `Dataset` a few examples stand for all. They are drawn from a fixed seed, so that random augmentation by
+    torch, numpy or Python's `random` gives the same ones again. Inputs or targets that vary all the same, drawn from a
+    generator of the user's own, count by type and shape alone.
+    """
     texts = {"classes": ", ".join(dataset.classes)}
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         hasher = hashlib.sha256()
-        for tensor in split if isinstance(split, Split) else map(torch.as_tensor, split[0]):
-            hasher.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        for part in split if isinstance(split, Split) else _sampled(split):
+            _feed(hasher, part)
         texts[name] = f"{length(split):,} examples, {hasher.hexdigest()[:12]}"
     return texts
+
+
+# How often an example is drawn to find out whether it varies: a change made half the time goes unnoticed over three
+# examples in one of two million cases.
+_DRAWS = 8
+
+
+def _sampled(split: Examples) -> list[Tensor | str]:
+    """Return the first, the middle and the last example of a torch `Dataset`, or the type and shape of what varies."""
+    count = length(split)
+    drawn: dict[int, list[tuple[Tensor, ...]]] = {}
+    for index in sorted({0, count // 2, count - 1}):
+        for _ in range(_DRAWS):
+            with seeded(0):
+                example = as_pair(split[index], index)
+            # Copies: a data set may write its next example over the last.
+            drawn.setdefault(index, []).append(tuple(torch.as_tensor(part).clone() for part in example))
+    parts: list[Tensor | str] = []
+    for place in (0, 1):
+        varies = any(not _same(draws[0][place], other[place]) for draws in drawn.values() for other in draws[1:])
+        for draws in drawn.values():
+            part = draws[0][place]
+            parts.append(f"{part.dtype}{tuple(part.shape)}" if varies else part)
+    return parts
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and _bytes(a) == _bytes(b)
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().resolve_conj().contiguous().flatten()
+    return (torch.view_as_real(flat).flatten() if flat.is_complex() else flat).view(torch.uint8).numpy().data
+
+
+def _feed(hasher: "hashlib._Hash", part: Tensor | str) -> None:
+    hasher.update(part.encode() if isinstance(part, str) else _bytes(part))
 
 
 def _stratified(inputs: Tensor, targets: Tensor, held_out: int, seed: int) -> tuple[Split, Split]:
@@ -175,7 +276,7 @@ def data_folder() -> Path:
 def _torchvision(
     name: str, root: Path, classes: tuple[str, ...], validation_size: int, train_size: int | None, seed: int
 ) -> Dataset:
-    datasets = _import_torchvision_datasets()
+    datasets = import_torchvision("datasets")
     cls = getattr(datasets, name)
     if not _has_files(root / name):
         print(f"{name} is not in {root}: downloading", file=sys.stderr)
@@ -221,20 +322,27 @@ def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:
     return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
 
 
-def _import_torchvision_datasets() -> ModuleType:
-    """Import `torchvision.datasets`, also beside a CPU-only torch.
+def import_torchvision(module: str = "") -> ModuleType:
+    """Import torchvision, or a part of it such as `"models"`, also beside a CPU-only torch.
 
-    PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and the import dies
-    asking for `torchvision::nms`. Declaring the operators by hand is enough for all that does not call them.
+    PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and `import torchvision`
+    dies asking for `torchvision::nms`. Declaring the operators is enough for all that does not call them: data sets,
+    transforms and the classification models.
+
+        models = import_torchvision("models")
+        model = models.resnet18(num_classes=10)
     """
+    name = ".".join(["torchvision", *filter(None, [module])])
     try:
-        return importlib.import_module("torchvision.datasets")
-    except (RuntimeError, OSError):
-        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[module]
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, RuntimeError, OSError):
+        for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "torchvision"]:
+            del sys.modules[loaded]
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         # The declarations last as long as the library object.
         globals()["_torchvision_operators"] = library
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(name)

@@ -5,8 +5,10 @@ HpsearchError              something went wrong; the message says what, which va
 │   └── StudyFileError     the user's study file is wrong; the message carries its line
 ├── StorageUnavailable     the database did not answer for longer than we wait
 ├── CannotContinue         the run ended for a reason that no trial is to blame for
+│   ├── DataDiffer         a worker's data set is not the one that the study was opened with
 │   └── FilesUnavailable   a file could not be written or read: the disk is full, or permission is missing
 ├── TooManyFailures        trial after trial fails, so the run stopped
+├── TrialLost              a trial belongs to another supervisor by now
 └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
 """
 
@@ -35,12 +37,24 @@ class CannotContinue(HpsearchError):
     """No trial could be trained any further, whatever its configuration; those concerned wait in the queue."""
 
 
+class DataDiffer(CannotContinue):
+    """A worker loaded other data than the command did."""
+
+
 class FilesUnavailable(CannotContinue):
     """A file of ours could not be written or read: no space left, no permission, a read-only file system."""
 
 
 class TooManyFailures(HpsearchError):
     """The first trials all failed, or too many in a row; the message ends with the last traceback."""
+
+
+class TrialLost(HpsearchError):
+    """A trial is no longer this process's: whatever was to be written of it must not be."""
+
+    def __init__(self, message: str, trial_id: int | None = None) -> None:
+        super().__init__(message)
+        self.trial_id = trial_id
 
 
 class CheckpointError(HpsearchError):

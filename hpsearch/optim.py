@@ -6,7 +6,7 @@ an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,42 @@ from hpsearch.errors import UsageError
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Schedule = Callable[[torch.optim.Optimizer, int], LRScheduler]
+
+
+def has_one_output(outputs: Tensor) -> bool:
+    """Whether outputs are (N,) or (N, 1): two classes, split at zero."""
+    return outputs.dim() < 2 or outputs.shape[1] == 1
+
+
+def _shapes(outputs: Tensor, targets: Tensor) -> str:
+    return f"got outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
+
+
+def _as_one_output(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return targets (N,) or (N, 1) in the shape of the outputs. Raises UsageError if there is not one for each."""
+    if not has_one_output(outputs) or outputs.numel() != targets.numel():
+        raise UsageError(f"{name}: needs one output for each target, (N,) or (N, 1) both, {_shapes(outputs, targets)}")
+    return targets.reshape(outputs.shape)
+
+
+def _as_class_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return class numbers (N,) or (N, 1) as int64 (N,), with places (N, ...) for outputs (N, classes, ...).
+
+    Raises UsageError if they are no whole numbers, or there is not one for each example or place.
+    """
+    if targets.is_floating_point():
+        raise UsageError(
+            f"{name}: targets must be class numbers of an integer type, or one number for each output, got "
+            f"{str(targets.dtype).removeprefix('torch.')}; {_shapes(outputs, targets)}"
+        )
+    if targets.numel() * outputs.shape[1] != outputs.numel() or len(targets) != len(outputs):
+        raise UsageError(f"{name}: needs one class number for each example, {_shapes(outputs, targets)}")
+    return targets.reshape(outputs.shape[:1] + outputs.shape[2:]).long()
+
+
+def _fused(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether torch's fused optimisers, the fastest, take the parameters: they take no complex ones."""
+    return all(parameter.is_floating_point() for parameter in parameters)
 
 
 def _check(name: str, **numbers: float) -> None:
@@ -50,19 +86,21 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("SGD", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        _check("SGD", lr=self.lr, weight_decay=self.weight_decay)
+        _check_shares("SGD", momentum=(self.momentum,))
         if self.nesterov and self.momentum == 0:
             raise UsageError("SGD: nesterov needs a momentum above 0")
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
+        parameters = list(parameters)
         return torch.optim.SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            fused=True,
+            fused=_fused(parameters),
         )
 
 
@@ -81,8 +119,14 @@ class Adam:
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
+        parameters = list(parameters)
         return torch.optim.Adam(
-            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+            parameters,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=_fused(parameters),
         )
 
 
@@ -101,8 +145,14 @@ class AdamW:
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
+        parameters = list(parameters)
         return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+            parameters,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=_fused(parameters),
         )
 
 
@@ -117,8 +167,8 @@ class RMSprop:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("RMSprop", lr=self.lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
-        _check("RMSprop", weight_decay=self.weight_decay)
+        _check("RMSprop", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        _check_shares("RMSprop", alpha=(self.alpha,), momentum=(self.momentum,))
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
@@ -207,12 +257,15 @@ class L1:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach().sign(), alpha=self.strength)
+                    parameter.grad.add_(parameter.detach().sgn(), alpha=self.strength)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) of class numbers."""
+    """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) or (N, 1) of class numbers.
+
+    Targets of floating point are the classes' probabilities, (N, classes).
+    """
 
     label_smoothing: float = 0.0
 
@@ -220,7 +273,14 @@ class CrossEntropy:
         _check_shares("CrossEntropy", label_smoothing=(self.label_smoothing,))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, a scalar tensor."""
+        """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
+        if has_one_output(outputs):
+            raise UsageError(
+                f"CrossEntropy: needs an output for each class, (N, classes), {_shapes(outputs, targets)}; "
+                f"BinaryCrossEntropy takes one output"
+            )
+        if not (targets.is_floating_point() and targets.shape == outputs.shape):
+            targets = _as_class_numbers("CrossEntropy", outputs, targets)
         return functional.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
 
@@ -228,43 +288,49 @@ class CrossEntropy:
 class MSE:
     """Mean squared error, averaged over batch and outputs.
 
-    Targets of class numbers (N,) are turned into one-hot rows where outputs are (N, classes), and into +1 (above 0)
-    or -1 where outputs are (N, 1).
+    Targets of class numbers, (N,) or (N, 1), are turned into one-hot rows where outputs are (N, classes), and into +1
+    (above 0) or -1 where outputs are (N,) or (N, 1). Targets of floating point are taken as they are, one for each
+    output.
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, a scalar tensor."""
-        if not targets.is_floating_point():
-            classes = outputs.shape[-1]
-            targets = functional.one_hot(targets, classes) if classes > 1 else _signs(targets)
-        return functional.mse_loss(outputs, targets.to(outputs.dtype).view_as(outputs))
+        """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
+        if has_one_output(outputs):
+            targets = _as_one_output("MSE", outputs, targets)
+            targets = targets if targets.is_floating_point() else _signs(targets)
+        elif not (targets.is_floating_point() and targets.shape == outputs.shape):
+            targets = functional.one_hot(_as_class_numbers("MSE", outputs, targets), outputs.shape[1])
+            # Classes are an image's second dimension, as with cross-entropy.
+            targets = targets.movedim(-1, 1)
+        return functional.mse_loss(outputs, targets.to(outputs.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryCrossEntropy:
-    """Cross-entropy of a sigmoid neuron, averaged over the batch: outputs f (N, 1) before the sigmoid, targets (N,).
+    """Cross-entropy of a sigmoid neuron, averaged over the batch: outputs f before the sigmoid, and targets.
 
-    A target above 0 is the positive class.
+    Both are (N,) or (N, 1). A target above 0 is the positive class.
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, a scalar tensor."""
-        return functional.binary_cross_entropy_with_logits(outputs.flatten(), (targets > 0).to(outputs.dtype))
+        """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
+        targets = _as_one_output("BinaryCrossEntropy", outputs, targets)
+        return functional.binary_cross_entropy_with_logits(outputs, (targets > 0).to(outputs.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptronCriterion:
-    """The mean of max(0, -y f) over the batch: outputs f (N, 1), targets (N,) with y = +1 above 0 and -1 otherwise.
+    """The mean of max(0, -y f) over the batch of outputs f; y is +1 for targets above 0 and -1 otherwise.
 
     Its gradient is the perceptron rule: with step size 1 and batch size 1, gradient descent does W <- W + d x with
     d = (y - sign(f)) / 2, where sign(0) = -1 because f = 0 counts as the negative class. At the kink, f = 0, the
     subgradient is chosen accordingly. Rosenblatt 1958; the form is that of Bishop, *Pattern Recognition and Machine
-    Learning*, 2006, eq. 4.54.
+    Learning*, 2006, eq. 4.54. Outputs and targets are (N,) or (N, 1).
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, a scalar tensor."""
-        outputs = outputs.flatten()
+        """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
+        targets = _as_one_output("PerceptronCriterion", outputs, targets)
         delta = (_signs(targets) - _signs(outputs.detach())) / 2
         return -(delta * outputs).mean()
 

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch import nn
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
+from hpsearch.seeding import seeded
 from hpsearch.space import Space, replay
 from hpsearch.stopping import EarlyStopping
 
@@ -101,17 +103,32 @@ class Study:
             _check_count("Study: interval", self.interval)
 
     def trace(self, space: Space) -> Recipe:
-        """Run the recipe for its hyperparameters only: models are built on the meta device and cost nothing."""
-        with torch.device("meta"):
-            return self._checked(self.recipe(space))
+        """Run the recipe for its hyperparameters only: models are built on the meta device and cost nothing.
+
+        Where that fails, as it does for a model that reads a tensor's values when it is built, they are built for real.
+        """
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                # Nothing is meant to be loaded here.
+                warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
+                return self._checked(self.recipe(space))
+        except HpsearchError:
+            raise
+        except Exception:
+            with seeded(0):
+                return self._checked(self.recipe(space))
 
     def replay(self, params: Mapping[str, Any]) -> Recipe:
         """Run the recipe for real at fixed `params`. Raises UsageError if they do not fit it."""
         return self._checked(replay(self.recipe, params))
 
     def load_data(self) -> Dataset:
-        """Return the data set. Raises UsageError if the user's function returns something else."""
-        dataset = self.dataset()
+        """Return the data set. Raises UsageError if the user's function returns something else.
+
+        A function that draws at random, such as torch's `random_split`, gives the same data in every process.
+        """
+        with seeded(0):
+            dataset = self.dataset()
         if not isinstance(dataset, Dataset):
             raise UsageError(f"Study: dataset must return a hpsearch.Dataset, got {type(dataset).__name__}")
         return dataset

@@ -1,9 +1,12 @@
 import os
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -128,6 +131,11 @@ class TestDataset:
             with pytest.raises(UsageError, match=f"dataset: {name} has 3 inputs but 2 targets"):
                 Dataset(**{"train": self.split, "validation": self.split, "test": None, "classes": (), name: wrong})
 
+    def test_inputs_that_are_no_tensor(self) -> None:
+        wrong = Split({"image": torch.zeros(3, 2)}, torch.tensor([0, 1, 0]))  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"dataset: train\.inputs is a dict; it must be one tensor"):
+            Dataset(train=wrong, validation=self.split, test=None, classes=("a", "b"))
+
     def test_an_empty_split(self) -> None:
         for empty in (Split(torch.zeros(0, 2), torch.zeros(0).long()), TensorDataset(torch.zeros(0, 2))):
             with pytest.raises(UsageError, match="dataset: validation is empty"):
@@ -173,6 +181,61 @@ class TestFingerprint:
 
         assert of(0.0, 5) == of(0.0, 5)
         assert len({str(of(pixel, size)) for pixel, size in [(0.0, 5), (1.0, 5), (0.0, 6)]}) == 3
+
+
+class Noisy(torch.utils.data.Dataset[Any]):
+    """Examples with noise from a source that is given: what `noise()` returns is added."""
+
+    def __init__(self, noise: Callable[[], float], offset: float = 0.0, size: int = 9) -> None:
+        self.noise = noise
+        self.offset = offset
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((3,), index + self.offset + self.noise()), index % 2
+
+
+def fingerprint_of(examples: Any) -> dict[str, str]:
+    return fingerprint(Dataset(train=examples, validation=examples, test=None, classes=("a", "b")))
+
+
+class TestFingerprintOfAugmentedData:
+    @pytest.mark.parametrize(
+        "noise",
+        [random.random, np.random.standard_normal, lambda: torch.randn(()).item(), np.random.default_rng().normal],
+        ids=["random", "numpy", "torch", "a generator of its own"],
+    )
+    def test_does_not_depend_on_the_draw(self, noise: Callable[[], float]) -> None:
+        first = fingerprint_of(Noisy(noise))
+        random.random(), np.random.rand(), torch.rand(1)
+        assert fingerprint_of(Noisy(noise)) == first
+        assert fingerprint_of(Noisy(noise, size=10)) != first
+
+    @pytest.mark.parametrize("noise", [random.random, np.random.standard_normal, lambda: torch.randn(()).item()])
+    def test_depends_on_the_data_all_the_same(self, noise: Callable[[], float]) -> None:
+        assert fingerprint_of(Noisy(noise, offset=1.0)) != fingerprint_of(Noisy(noise))
+
+    def test_a_change_in_the_last_example_shows(self) -> None:
+        inputs, targets = torch.zeros(9, 3), torch.zeros(9).long()
+        before = fingerprint_of(TensorDataset(inputs, targets))
+        for changed in (4, 8):
+            other = inputs.clone()
+            other[changed] = 1.0
+            assert fingerprint_of(TensorDataset(other, targets)) != before
+
+    def test_leaves_the_processs_random_states_alone(self) -> None:
+        before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()
+        fingerprint_of(Noisy(lambda: random.random() + np.random.rand() + torch.rand(()).item()))
+        assert random.getstate() == before[0]
+        assert torch.equal(torch.get_rng_state(), before[1])
+        assert np.random.get_state()[1].tolist() == before[2]
+
+    def test_takes_complex_inputs(self) -> None:
+        split = Split(torch.randn(4, 2, dtype=torch.complex64), torch.zeros(4).long())
+        assert fingerprint_of(split) != fingerprint_of(Split(split.inputs.conj(), split.targets))
 
 
 def real_data(*parts: str) -> Path:
@@ -261,9 +324,9 @@ class TestFashionMnist:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point torchvision's mirrors at a port where nothing listens."""
-    from hpsearch.datasets import _import_torchvision_datasets
+    from hpsearch.datasets import import_torchvision
 
-    datasets = _import_torchvision_datasets()
+    datasets = import_torchvision("datasets")
     for cls in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(cls, "mirrors", ["http://127.0.0.1:9/"])
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from hpsearch import MLP, EarlyStopping, checkpoint
+from hpsearch import MLP, EarlyStopping, checkpoint, datasets
 from hpsearch.datasets import Dataset
 from hpsearch.executors import (
     Died,
@@ -30,6 +31,7 @@ from hpsearch.executors import (
     Task,
     Warned,
 )
+from hpsearch.executors.local import own_device
 from hpsearch.executors.task import work
 from hpsearch.study import StudyFile, load_study
 
@@ -144,7 +146,7 @@ def test_a_task_trains_to_its_end_and_leaves_its_files(make: Make, tmp_path: Pat
     assert outcome.parameters == 64 * 16 + 16 + 16 * 10 + 10
     assert json.loads((tmp_path / "params.json").read_text())["params"] == PARAMS
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_pruned_task_keeps_what_was_reported(make: Make, tmp_path: Path, undisturbed: Any) -> None:
@@ -536,3 +538,100 @@ def test_the_inline_executor_trains_with_one_thread_as_workers_do() -> None:
     executor.close()
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
+
+
+VARYING = """
+import os
+
+import torch
+from torch.utils.data import TensorDataset
+
+from hpsearch import MLP, SGD, Dataset, Recipe, Study
+
+
+def dataset():
+    inputs = torch.zeros(20, 4)
+    inputs[0, 0] = {first}
+    examples = TensorDataset(inputs, torch.arange(20) % 2)
+    return Dataset(train=examples, validation=examples, test=None, classes=("a", "b"))
+
+
+study = Study(
+    recipe=lambda space: Recipe(model=MLP(inputs=4, hidden=(), classes=2), optimizer=SGD(lr=space.float("lr", 0.1, 1))),
+    dataset=dataset,
+    epochs=1,
+)
+"""
+
+
+@pytest.mark.parametrize(("first", "reason"), [("os.getpid()", "interrupted"), ("7", "budget")])
+def test_a_worker_with_other_data_does_not_train(first: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "varying.py"
+    path.write_text(VARYING.format(first=first))
+    study_file = load_study(str(path))
+    executor = _local(study_file, study_file.study.load_data())
+    for number in range(2):
+        executor.submit(task(tmp_path / str(number), {"lr": 0.5}))
+        _, outcome = drive(executor)
+        assert outcome is not None
+        assert outcome.reason == reason
+        if reason == "interrupted":
+            assert "the data set of varying.py is another one in a worker: train has 20 examples" in str(outcome.error)
+            assert "\n" not in str(outcome.error)
+            assert not (tmp_path / str(number)).exists()
+    executor.close()
+
+
+def test_without_room_in_shared_memory_workers_load_the_data_themselves(
+    tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets, "free_shared_memory", lambda: 1000)
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    data = study_file.study.load_data()
+    executor = _local(study_file, data)
+    said = capfd.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "does not fit into shared memory (/dev/shm: 0 MiB are free there), so every worker loads its own" in said
+    assert isinstance(data.train, datasets.Split)
+    assert not data.train.inputs.is_shared()
+    executor.submit(task(tmp_path))
+    events, outcome = drive(executor)
+    executor.close()
+    assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+def test_shared_memory_that_is_really_small(tmp_path: Path) -> None:
+    """In a mount namespace of its own, as a container's. Writing past its end would kill the process."""
+    small = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs to mount a small /dev/shm")
+    code = (
+        "import torch; from hpsearch.datasets import Dataset, Split\n"
+        "split = Split(torch.ones(3_000_000), torch.ones(3_000_000))\n"
+        "print(Dataset(train=split, validation=split, test=None, classes=()).share())"
+    )
+    done = subprocess.run([*small, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert "the data set (23 MiB) does not fit into shared memory (/dev/shm: 1 MiB are free there)" in done.stderr
+
+
+def test_workers_take_turns_on_the_gpus() -> None:
+    assert [own_device(worker, 2) for worker in range(5)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert own_device(3, 1) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("device", "given"), [("cuda", ["cuda:0", "cuda:1"]), ("cuda:1", ["cuda:1"] * 2), ("cpu", ["cpu"] * 2)]
+)
+def test_each_worker_is_sent_its_device(
+    device: str, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    executor = LocalExecutor(study_file, study_file.study.load_data(), workers=2)
+    sent: list[Any] = []
+    monkeypatch.setattr("hpsearch.executors.processes.Child.send", lambda child, message: sent.append(message))
+    for number in range(2):
+        executor.submit(Task(number=number, params=PARAMS, seed=11, folder=tmp_path, identity="a", device=device))
+    executor.close()
+    assert [message.device for message in sent] == given

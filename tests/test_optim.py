@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from hpsearch import (
     L1,
@@ -142,7 +143,7 @@ class TestL1:
         (lambda: SGD(lr=-0.1), r"SGD: lr must be above 0, got -0\.1"),
         (lambda: SGD(lr=math.nan), "SGD: lr .* got nan"),
         (lambda: SGD(lr=math.inf), "SGD: lr .* got inf"),
-        (lambda: SGD(lr=0.1, momentum=-0.9), r"SGD: momentum must be at least 0, got -0\.9"),
+        (lambda: SGD(lr=0.1, momentum=-0.9), r"SGD: momentum must be in \[0, 1\), got -0\.9"),
         (lambda: SGD(lr=0.1, weight_decay=-1), "SGD: weight_decay .* got -1"),
         (lambda: SGD(lr=0.1, nesterov=True), "SGD: nesterov needs a momentum above 0"),
         (lambda: Adam(lr=-1), "Adam: lr .* got -1"),
@@ -202,6 +203,62 @@ class TestLosses:
     def test_mse_against_plus_and_minus_one_for_a_single_neuron(self) -> None:
         outputs = torch.tensor([[0.5], [-3.0], [2.0]])
         assert MSE()(outputs, torch.tensor([1, 0, 0])).item() == pytest.approx((0.25 + 4 + 9) / 3)
+
+    @pytest.mark.parametrize("output_shape", [(3,), (3, 1), (3, 2)])
+    @pytest.mark.parametrize("target_shape", [(3,), (3, 1)])
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+    @pytest.mark.parametrize("name", ["cross-entropy", "mse", "binary", "perceptron"])
+    def test_every_combination_of_shapes(
+        self, output_shape: tuple[int, ...], target_shape: tuple[int, ...], dtype: torch.dtype, name: str
+    ) -> None:
+        """The loss of plain Python, or a refusal that names both shapes."""
+        outputs = torch.tensor([[0.5, -2.0], [-1.0, 0.25], [3.0, 2.0]])
+        outputs = outputs if output_shape == (3, 2) else outputs[:, 0].reshape(output_shape)
+        numbers = [1, 0, 1]
+        targets = torch.tensor(numbers, dtype=dtype).reshape(target_shape)
+        rows = outputs.tolist() if output_shape == (3, 2) else [[value] for value in outputs.flatten().tolist()]
+        floating, several = dtype == torch.float32, output_shape == (3, 2)
+
+        def cross_entropy(row: list[float], number: int) -> float:
+            return -math.log(math.exp(row[number]) / sum(map(math.exp, row)))
+
+        def squares(row: list[float], number: int) -> float:
+            if several:
+                return sum((value - (number == place)) ** 2 for place, value in enumerate(row)) / 2
+            return (row[0] - (number if floating else 2 * number - 1)) ** 2
+
+        loss, expected, fits = {
+            "cross-entropy": (CrossEntropy(), cross_entropy, several and not floating),
+            "mse": (MSE(), squares, not (several and floating)),
+            "binary": (
+                BinaryCrossEntropy(),
+                lambda row, number: math.log(1 + math.exp(-row[0] if number else row[0])),
+                not several,
+            ),
+            "perceptron": (
+                PerceptronCriterion(),
+                lambda row, number: max(0.0, -row[0] if number else row[0]),
+                not several,
+            ),
+        }[name]
+        if fits:
+            found = loss(outputs, targets).item()
+            wanted = [expected(row, number) for row, number in zip(rows, numbers, strict=True)]  # type: ignore[operator]
+            assert found == pytest.approx(sum(wanted) / 3, rel=1e-6)
+        else:
+            with pytest.raises(UsageError) as raised:
+                loss(outputs, targets)
+            assert f"got outputs {output_shape} and targets {target_shape}" in str(raised.value)
+
+    def test_losses_against_probabilities_and_at_places_are_torchs(self) -> None:
+        probabilities = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])
+        outputs = torch.randn(2, 3)
+        assert CrossEntropy()(outputs, probabilities) == functional.cross_entropy(outputs, probabilities)
+        assert MSE()(outputs, probabilities) == functional.mse_loss(outputs, probabilities)
+        places, classes = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+        assert CrossEntropy()(places, classes) == functional.cross_entropy(places, classes)
+        one_hot = torch.stack([classes == number for number in range(3)], dim=1).float()
+        assert MSE()(places, classes) == functional.mse_loss(places, one_hot)
 
     def test_binary_cross_entropy_is_the_mean_of_minus_log_sigmoid(self) -> None:
         outputs, targets = [0.5, -3.0, 2.0, 0.0], [1, 0, 0, 1]

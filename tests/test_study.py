@@ -1,16 +1,20 @@
 import hashlib
 import os
+import random
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from hpsearch import MLP, SGD, Dataset, LeNet, Recipe, Space, Steps, Study, UsageError
 from hpsearch.errors import StudyFileError
+from hpsearch.space import ReplaySpace
 from hpsearch.study import find_study, list_studies, load_study
 
 GOOD = '''"""A small study.
@@ -250,8 +254,6 @@ class TestRunning:
             study.replay({"lr": 2.0})
 
     def test_trace_builds_no_weights_and_draws_no_random_number(self, digits8: Dataset) -> None:
-        from hpsearch.space import ReplaySpace
-
         study = Study(recipe=good_recipe, dataset=lambda: digits8)
         before = torch.get_rng_state()
         space = ReplaySpace({"lr": 0.5})
@@ -270,3 +272,81 @@ class TestRunning:
         study = Study(recipe=good_recipe, dataset=lambda: [1, 2])  # type: ignore[arg-type,return-value]
         with pytest.raises(UsageError, match=r"dataset must return a hpsearch\.Dataset, got list"):
             study.load_data()
+
+
+class TestTracing:
+    """Models that cannot be built on the meta device."""
+
+    @staticmethod
+    def study(model: Callable[[], nn.Module]) -> Study:
+        def recipe(space: Space) -> Recipe:
+            return Recipe(model=model(), optimizer=SGD(lr=space.float("lr", 0.1, 1.0)))
+
+        return Study(recipe=recipe, dataset=lambda: None)  # type: ignore[arg-type,return-value]
+
+    @pytest.mark.parametrize(
+        "read", [lambda tensor: tensor.mean().item(), lambda tensor: tensor.detach().numpy().mean(), bool, list]
+    )
+    def test_a_model_that_reads_values_is_built_for_real(self, read: Callable[[Any], Any]) -> None:
+        def model() -> nn.Module:
+            layer = nn.Linear(4, 1)
+            with torch.no_grad():
+                layer.bias.fill_(0.0)
+            read(layer.bias if read in (bool, list) else layer.weight)
+            return layer
+
+        before = torch.get_rng_state()
+        space = ReplaySpace({"lr": 0.5})
+        assert isinstance(self.study(model).trace(space).model, nn.Linear)
+        assert space.params == {"lr": 0.5}
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_loading_weights_says_nothing_there(self) -> None:
+        weights = nn.Linear(4, 2).state_dict()
+
+        def model() -> nn.Module:
+            layer = nn.Linear(4, 2)
+            layer.load_state_dict(weights)
+            return layer
+
+        # Warnings are errors here, and this shows that there is one to silence.
+        with torch.device("meta"), pytest.warns(UserWarning, match="no-op"):
+            model()
+        self.study(model).trace(ReplaySpace({"lr": 0.5}))
+
+    def test_a_users_warning_is_still_heard(self) -> None:
+        def model() -> nn.Module:
+            warnings.warn("this layer is deprecated", UserWarning, stacklevel=1)
+            return nn.Linear(4, 2)
+
+        with pytest.warns(UserWarning, match="this layer is deprecated"):
+            self.study(model).trace(ReplaySpace({"lr": 0.5}))
+
+    def test_an_error_that_is_the_recipes_own_is_raised(self) -> None:
+        def model() -> nn.Module:
+            raise KeyError("no such layer")
+
+        with pytest.raises(KeyError, match="no such layer"):
+            self.study(model).trace(ReplaySpace({"lr": 0.5}))
+
+    def test_lazy_and_complex_parameters(self) -> None:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.lazy = nn.LazyLinear(4)
+                self.complex = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+
+        self.study(Net).trace(ReplaySpace({"lr": 0.5}))
+
+
+def test_a_dataset_function_that_splits_at_random_gives_equal_data_each_time() -> None:
+    def dataset() -> Dataset:
+        whole = torch.utils.data.TensorDataset(torch.arange(10.0), torch.tensor(random.choices([0, 1], k=10)))
+        first, second = torch.utils.data.random_split(whole, [7, 3])
+        return Dataset(train=first, validation=second, test=None, classes=("a", "b"))
+
+    study = Study(recipe=good_recipe, dataset=dataset)
+    before = torch.get_rng_state()
+    first, second = study.load_data(), study.load_data()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [list(first.train), list(first.validation)] == [list(second.train), list(second.validation)]

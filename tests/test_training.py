@@ -1,10 +1,12 @@
 import math
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ from hpsearch import (
     digits,
     points,
 )
-from hpsearch.training import EpochReport, Run, count_correct, derive_seed, evaluate, train
+from hpsearch.training import EpochReport, Run, class_numbers, derive_seed, evaluate, load_weights, train
 
 SEED = 7
 PARAMS = {"lr": 0.05}
@@ -507,14 +509,350 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("outputs", "targets", "expected"),
         [
-            ([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [1, 1, 1], 2),
-            ([[0.5], [-0.5], [2.0]], [1, 1, 1], 2),
-            ([0.5, -0.5, -2.0], [1, 0, 0], 3),
-            ([[0.5], [-0.5], [-1.0]], [1.0, -1.0, 1.0], 2),
+            ([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [1, 1, 1], [1, 0, 1]),
+            ([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [[1], [1], [0]], [1, 0, 0]),
+            # Probabilities of the classes.
+            ([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], [[0.4, 0.6], [0.0, 1.0], [1.0, 0.0]], [1, 0, 0]),
+            ([[0.5], [-0.5], [2.0]], [1, 1, 1], [1, 0, 1]),
+            ([[0.5], [-0.5], [2.0]], [[1], [0], [0]], [1, 1, 0]),
+            ([0.5, -0.5, -2.0], [1, 0, 0], [1, 1, 1]),
+            ([0.5, -0.5, -2.0], [[1], [1], [0]], [1, 0, 1]),
+            ([[0.5], [-0.5], [-1.0]], [1.0, -1.0, 1.0], [1, 1, 0]),
+            # A batch of one, squeezed.
+            (0.5, [1], [1]),
+            # Two classes at two places each.
+            ([[[0.1, 0.9], [0.8, 0.2]], [[0.3, 0.7], [0.6, 0.4]]], [[1, 0], [0, 0]], [1, 1, 0, 1]),
+            ([[[0.5, -0.5]], [[1.0, 2.0]]], [[1, 0], [0, 1]], [1, 1, 0, 1]),
         ],
     )
-    def test_counting_correct_answers(self, outputs: list[Any], targets: list[Any], expected: int) -> None:
-        assert count_correct(torch.tensor(outputs), torch.tensor(targets)).item() == expected
+    def test_right_answers(self, outputs: Any, targets: Any, expected: list[int]) -> None:
+        predicted, true = class_numbers(torch.tensor(outputs), torch.tensor(targets))
+        assert (predicted == true).int().tolist() == expected
+
+    @pytest.mark.parametrize(
+        ("outputs", "targets"),
+        [
+            ((8,), (7,)),
+            ((8, 1), (7,)),
+            ((8, 1), (8, 3)),
+            ((8, 3), (8, 2)),
+            ((8, 3), (2, 4)),
+            ((8, 3), (7,)),
+            ((3,), (1,)),
+        ],
+    )
+    def test_shapes_that_do_not_fit_are_refused(self, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+        with pytest.raises(UsageError) as raised:
+            class_numbers(torch.zeros(outputs), torch.zeros(targets, dtype=torch.int64))
+        assert f"outputs of shape {outputs} do not fit targets of shape {targets}" in str(raised.value)
+
+    def test_outputs_that_are_no_tensor_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="the model must return one tensor of outputs, got a tuple"):
+            class_numbers((torch.zeros(3), torch.zeros(3)), torch.zeros(3))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("output_shape", [(8,), (8, 1)])
+    @pytest.mark.parametrize("target_shape", [(8,), (8, 1)])
+    def test_accuracy_is_a_share_whatever_the_shapes(
+        self, output_shape: tuple[int, ...], target_shape: tuple[int, ...]
+    ) -> None:
+        inputs, targets = points().train  # type: ignore[misc]
+        split = Split(inputs, targets.reshape(target_shape))
+
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(2, 1)
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                return self.layer(inputs).reshape(len(inputs), *output_shape[1:])
+
+        torch.manual_seed(0)
+        net = Net()
+        values = net(inputs).flatten().tolist()
+        right = sum((value > 0) == (target > 0) for value, target in zip(values, targets.tolist(), strict=True))
+        squares = sum(
+            (value - (1 if target else -1)) ** 2 for value, target in zip(values, targets.tolist(), strict=True)
+        )
+        loss, accuracy = evaluate(net, MSE(), split)
+        assert accuracy == right / 8
+        assert loss == pytest.approx(squares / 8, rel=1e-5)
+
+    def test_accuracy_over_places_is_a_share_of_all_places(self) -> None:
+        split = Split(torch.randn(4, 3, 5, 5), torch.randint(0, 2, (4, 5, 5)))
+        model = nn.Conv2d(3, 2, 1)
+        loss, accuracy = evaluate(model, CrossEntropy(), split)
+        outputs = model(split.inputs)
+        right = (outputs[:, 1] > outputs[:, 0]).eq(split.targets == 1)
+        assert accuracy == sum(right.flatten().tolist()) / 100
+        assert loss == pytest.approx(nn.functional.cross_entropy(outputs, split.targets).item())
+
+
+class Viewing(nn.Module):
+    """As tutorials have it: rows are expected after the convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(4 * 3 * 3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.drop(self.norm(self.conv(images)).relu()), 2)
+        return self.head(x.view(-1, 4 * 3 * 3))
+
+
+def study_of(model: Callable[[], nn.Module], data: Dataset, **settings: Any) -> Study:
+    def recipe(space: Any) -> Recipe:
+        lr = space.float("lr", 0.01, 1.0)
+        return Recipe(**{"model": model(), "optimizer": SGD(lr=lr), "batch_size": 32} | settings)
+
+    return Study(recipe=recipe, dataset=lambda: data, epochs=2)
+
+
+def channels_last(run: Run) -> bool:
+    weight = next(layer.weight for layer in run.model.modules() if isinstance(layer, nn.Conv2d))
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+class TestMemoryFormat:
+    def test_channels_last_where_it_works(self, few_digits: Dataset) -> None:
+        run = start(
+            study_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(10)), few_digits), few_digits
+        )
+        # One channel in and rows are the same format, but for their strides.
+        assert run.model[0].weight.stride() == (9, 1, 3, 1)  # type: ignore[index, union-attr]
+
+    def test_rows_where_the_model_needs_them(self, few_digits: Dataset, tmp_path: Path) -> None:
+        study = study_of(Viewing, few_digits)
+        assert start(study, few_digits).model.conv.weight.stride() == (9, 9, 3, 1)  # type: ignore[union-attr]
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_finding_out_leaves_no_trace(self, few_digits: Dataset) -> None:
+        run = start(study_of(Viewing, few_digits), few_digits)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(SEED, "weights"))
+            fresh = Viewing()
+        assert checkpoint.digest(run.model.state_dict()) == checkpoint.digest(fresh.state_dict())
+        assert all(parameter.grad is None for parameter in run.model.parameters())
+        assert run.model.norm.num_batches_tracked == 0  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        "layer", [nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 1)], ids=str
+    )
+    def test_rows_where_channels_last_is_no_faster(self, layer: nn.Module, few_digits: Dataset) -> None:
+        data = with_inputs(few_digits, lambda inputs: inputs.expand(-1, 4, -1, -1).clone())
+        run = start(study_of(lambda: nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(10)), data), data)
+        assert not channels_last(run)
+
+    def test_a_torch_dataset_is_trained_in_the_same_format(self, few_digits: Dataset) -> None:
+        data = with_inputs(few_digits, lambda inputs: inputs.expand(-1, 3, -1, -1).clone())
+        lazy = replace(data, train=TensorDataset(*data.train), validation=TensorDataset(*data.validation))  # type: ignore[misc]
+        study = study_of(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10)), data)
+        runs = [start(study, data), start(study, lazy)]
+        assert all(channels_last(run) for run in runs)
+        reports = [without_seconds(train(run)) for run in runs]
+        assert reports[0] == reports[1]
+
+    def test_weights_are_loaded_in_the_format_they_were_trained_in(self, few_digits: Dataset, tmp_path: Path) -> None:
+        data = with_inputs(few_digits, lambda inputs: inputs.expand(-1, 3, -1, -1).clone())
+
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.LazyLinear(10))
+
+        run = start(study_of(model, data), data)
+        list(train(run))
+        checkpoint.save(tmp_path / "best.pt", {"model": run.model.state_dict()})
+        loaded = model()
+        load_weights(loaded, checkpoint.load(tmp_path / "best.pt")["model"])
+        for ours, theirs in zip(loaded.parameters(), run.model.parameters(), strict=True):
+            assert ours.stride() == theirs.stride()
+        assert evaluate(loaded, CrossEntropy(), data.validation) == evaluate(run.model, CrossEntropy(), data.validation)
+
+    def test_volumes(self, few_digits: Dataset, tmp_path: Path) -> None:
+        data = with_inputs(few_digits, lambda inputs: inputs.unsqueeze(2).expand(-1, -1, 3, -1, -1).clone())
+
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(2), nn.Flatten(), nn.LazyLinear(10))
+
+        assert_resumes(study_of(model, data), data, tmp_path)
+
+
+def with_inputs(data: Dataset, change: Callable[[Tensor], Tensor]) -> Dataset:
+    assert isinstance(data.train, Split)
+    assert isinstance(data.validation, Split)
+    train_split, validation = (Split(change(split.inputs), split.targets) for split in (data.train, data.validation))
+    return replace(data, train=train_split, validation=validation)
+
+
+class Augmented(torch.utils.data.Dataset[Any]):
+    """Images with noise and a flip, drawn from torch's, numpy's and Python's generators."""
+
+    def __init__(self, split: Any) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, target = self.split.inputs[index], self.split.targets[index]
+        if random.random() < 0.5:
+            image = image.flip(-1)
+        image = image + 0.1 * torch.from_numpy(np.random.standard_normal(image.shape)).float()
+        return image + 0.1 * torch.randn(()), target
+
+
+class TestAugmentation:
+    def test_resumes(self, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
+        data = replace(few_digits, train=Augmented(few_digits.train), validation=Augmented(few_digits.validation))
+        assert_resumes(tiny_study(dropout=0.3, interval=Steps(3)), data, tmp_path)
+
+    def test_differs_from_epoch_to_epoch_and_between_seeds(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        data = replace(few_digits, train=Augmented(few_digits.train))
+        losses = [
+            report.train_loss for seed in (1, 2) for report in train(start(tiny_study(), data, {"lr": 1e-4}, seed=seed))
+        ]
+        assert len(set(losses)) == len(losses)
+
+    def test_leaves_the_processs_random_states_alone(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        data = replace(few_digits, train=Augmented(few_digits.train), validation=Augmented(few_digits.validation))
+
+        def states() -> list[object]:
+            numpy_state = np.random.get_state(legacy=False)
+            return [random.getstate(), repr(numpy_state), torch.get_rng_state().tolist()]
+
+        before = states()
+        list(train(start(tiny_study(), data)))
+        assert states() == before
+
+    def test_weights_drawn_from_numpy_and_random_are_the_seeds(self, few_digits: Dataset) -> None:
+        def model() -> nn.Module:
+            linear = nn.Linear(64, 10)
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(np.random.standard_normal((10, 64))))
+                linear.bias.fill_(random.random())
+            return nn.Sequential(nn.Flatten(), linear)
+
+        study = study_of(model, few_digits)
+        first, again, other = (weights(start(study, few_digits, seed=seed).model) for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+class TestBatchNorm:
+    """The last batch of an epoch would be a single example, which has no variance."""
+
+    def test_a_last_single_example_joins_the_batch_before(self, few_digits: Dataset, tmp_path: Path) -> None:
+        seen: list[int] = []
+
+        class Net(nn.Sequential):
+            def forward(self, inputs: Tensor) -> Tensor:
+                if self.training:
+                    seen.append(len(inputs))
+                return super().forward(inputs)
+
+        study = study_of(
+            lambda: Net(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)), few_digits, batch_size=33
+        )
+        run = start(study, few_digits)
+        assert (run.steps_per_epoch, run.total_steps) == (3, 6)
+        reports = list(train(run))
+        assert seen == [33, 33, 34] * 2
+        assert [report.step for report in reports] == [3, 6]
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_without_it_the_batches_are_as_ever(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
+        run = start(tiny_study(batch_size=33), few_digits)
+        assert run.steps_per_epoch == 4
+        assert len(list(train(run))) == 3
+
+    @pytest.mark.parametrize(("batch_size", "steps"), [(1, 100), (32, 4), (99, 1), (100, 1), (101, 1)])
+    def test_other_remainders(self, batch_size: int, steps: int, few_digits: Dataset) -> None:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.LazyLinear(10))
+
+        run = start(study_of(model, few_digits, batch_size=batch_size), few_digits)
+        assert run.steps_per_epoch == steps
+        next(iter(train(run)))
+
+
+class TestUnusualModels:
+    def test_lazy_layers(self, few_digits: Dataset, tmp_path: Path) -> None:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(10))
+
+        study = study_of(model, few_digits, optimizer=Adam(lr=0.01))
+        run = start(study, few_digits)
+        assert run.parameters == 4 * 10 + 8 + 4 * 36 * 10 + 10
+        assert_resumes(study, few_digits, tmp_path)
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_complex_parameters(self, optimizer: str, few_digits: Dataset, tmp_path: Path) -> None:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.randn(64, 10, dtype=torch.complex64) / 8)
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                return (torch.fft.fft(inputs.flatten(1)) @ self.weight).abs()
+
+        assert_resumes(study_of(Net, few_digits, optimizer=OPTIMIZERS[optimizer](lr=0.01)), few_digits, tmp_path)
+
+    def test_tensors_kept_while_evaluated(self, few_digits: Dataset, tmp_path: Path) -> None:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(64, 10)
+                self.scale: Tensor | None = None
+
+            def forward(self, inputs: Tensor) -> Tensor:
+                if not self.training:
+                    self.scale = inputs.abs().amax(dim=0).flatten() + 1
+                scale = torch.ones(64) if self.scale is None else self.scale
+                return self.layer(inputs.flatten(1) * scale)
+
+        list(train(start(study_of(Net, few_digits), few_digits)))
+
+    def test_a_loss_with_parameters_is_trained_and_resumed(self, few_digits: Dataset, tmp_path: Path) -> None:
+        class Scaled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(()))
+
+            def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+                return nn.functional.cross_entropy(outputs * self.scale, targets)
+
+        def recipe(space: Any) -> Recipe:
+            lr = space.float("lr", 0.01, 1.0)
+            return Recipe(model=MLP(inputs=64), optimizer=Adam(lr=lr), loss=Scaled(), batch_size=32)
+
+        study = Study(recipe=recipe, dataset=lambda: few_digits, epochs=2)
+        run = start(study, few_digits)
+        list(train(run))
+        assert isinstance(run.loss, Scaled)
+        assert run.loss.scale.item() != 1
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_a_loss_goes_to_the_models_device(self, few_digits: Dataset) -> None:
+        study = study_of(lambda: MLP(inputs=64), few_digits, loss=nn.CrossEntropyLoss(weight=torch.ones(10)))
+        run = Run(study, PARAMS, few_digits, seed=SEED, device="meta")
+        assert isinstance(run.loss, nn.CrossEntropyLoss)
+        assert run.loss.weight is not None
+        assert run.loss.weight.device.type == next(run.model.parameters()).device.type == "meta"
+
+    @pytest.mark.parametrize(
+        ("example", "said"),
+        [
+            ({"image": torch.zeros(3), "label": 1}, r"example \d is a dict of 2; it must be a pair"),
+            ((torch.zeros(3), torch.zeros(3), 1), r"example \d is a tuple of 3; it must be a pair"),
+            (({"image": torch.zeros(3)}, 1), r"example \d has a dict as its input; it must be one tensor"),
+            ((torch.zeros(3), "cat"), r"example \d has a str as its target; it must be one tensor"),
+        ],
+    )
+    def test_examples_that_are_no_pairs_are_refused(self, example: Any, said: str, few_digits: Dataset) -> None:
+        data = replace(few_digits, train=[example] * 4)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"dataset: {said}"):
+            list(train(start(study_of(lambda: MLP(inputs=64), data, batch_size=1), data)))
 
 
 class TestDivergence:

@@ -16,7 +16,7 @@ from hpsearch.progress import observer_for, short
 from hpsearch.search.opening import OpenStudy, finished_already, open_for_run
 from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.samplers import fixed_points, make_sampler
-from hpsearch.search.storage import check_url
+from hpsearch.search.storage import check_url, shown
 from hpsearch.search.supervisor import Limits, Supervisor
 from hpsearch.study import load_study, users_code
 
@@ -114,9 +114,10 @@ def run_study(
     command = as_typed(n_trials=limits.n_trials, name=name_again, fresh=False)
     if end != "done":
         what = "interrupted" if end == "interrupted" else f"the time of {timeout:g} s is over"
-        waiting = len(opened.optuna_study().get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
+        # As the observer last heard: the database may be away.
+        waiting = observer.states.get(optuna.trial.TrialState.WAITING, 0)
         console.print(
-            f"hpsearch: {what}; everything is saved in {opened.storage.engine.url.render_as_string()} and "
+            f"hpsearch: {what}; everything is saved in {shown(opened.storage.engine.url)} and "
             f"{opened.folder}; {waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last interval: "
             f"{command}",
             soft_wrap=True,

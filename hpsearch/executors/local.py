@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,8 @@ from typing import Literal
 import torch
 import torch.multiprocessing
 
-from hpsearch.datasets import Dataset
-from hpsearch.errors import HpsearchError
+from hpsearch.datasets import Dataset, fingerprint
+from hpsearch.errors import DataDiffer, HpsearchError
 from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
@@ -49,7 +50,9 @@ class LocalExecutor:
         """Start the workers. One that takes longer than `load_timeout` seconds to load study and data ends the run."""
         self.slots = workers
         self._study_file = study_file
-        self._arguments = (study_file.path, study_file.digest, data.share(), threads)
+        shared = data.share()
+        expected = None if shared else fingerprint(data)
+        self._arguments = (study_file.path, study_file.digest, shared, expected, threads)
         self._load_timeout = load_timeout
         self._context = processes.context(__name__)
         self._stopping = False
@@ -64,7 +67,10 @@ class LocalExecutor:
     def submit(self, task: Task) -> None:
         """Start a task on an idle worker."""
         self._stopping = False
-        next(worker for worker in self._workers if worker.number is None).submit(task)
+        index, worker = next((index, worker) for index, worker in enumerate(self._workers) if worker.number is None)
+        if task.device == "cuda":
+            task = replace(task, device=own_device(index, torch.cuda.device_count()))
+        worker.submit(task)
 
     def reply(self, number: int, verdict: Verdict) -> None:
         """Answer the last report of a trial."""
@@ -124,6 +130,11 @@ class LocalExecutor:
         )
 
 
+def own_device(worker: int, gpus: int) -> str:
+    """Return the GPU of a worker, counted from 0, where all are to use "cuda": each has its own, in turn."""
+    return f"cuda:{worker % gpus}"
+
+
 class _Worker:
     """A worker process, and what it is doing."""
 
@@ -156,7 +167,14 @@ class _Worker:
         return events
 
 
-def _main(connection: Connection, path: Path, digest: str, data: Dataset | None, threads: int) -> None:
+def _main(
+    connection: Connection,
+    path: Path,
+    digest: str,
+    data: Dataset | None,
+    expected: dict[str, str] | None,
+    threads: int,
+) -> None:
     """Run tasks as they come, in a worker process, until the supervisor is gone."""
     for number in processes.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -172,7 +190,7 @@ def _main(connection: Connection, path: Path, digest: str, data: Dataset | None,
             continue
         try:
             if loaded is None:
-                loaded = _load(path, digest, data)
+                loaded = _load(path, digest, data, expected)
                 connection.send(LOADED)
             outcome = _run(connection, task, *loaded)
         except HpsearchError as error:
@@ -183,12 +201,23 @@ def _main(connection: Connection, path: Path, digest: str, data: Dataset | None,
         connection.send(Ended(task.number, outcome))
 
 
-def _load(path: Path, digest: str, data: Dataset | None) -> tuple[Study, Dataset]:
-    """Return study and data. Raises StudyFileError with the user's line if loading fails."""
+def _load(path: Path, digest: str, data: Dataset | None, expected: dict[str, str] | None) -> tuple[Study, Dataset]:
+    """Return study and data, the test split left out.
+
+    Raises StudyFileError with the user's line if loading fails, and DataDiffer if the data are not the `expected` ones.
+    """
     study = processes.load_unchanged(path, digest).study
-    if data is None:
-        with users_code(path):
-            data = study.load_data().without_test()
+    if data is not None:
+        return study, data
+    with users_code(path):
+        data = study.load_data().without_test()
+        found = fingerprint(data)
+    if expected is not None and found != expected:
+        changes = [f"{name} has {found[name]}, not {text}" for name, text in expected.items() if found[name] != text]
+        raise DataDiffer(
+            f"the data set of {path.name} is another one in a worker: {'; '.join(changes)}. Make its function return "
+            f"the same data in every process, drawn from fixed seeds and read from files that do not change"
+        )
     return study, data
 
 

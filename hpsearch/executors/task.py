@@ -6,6 +6,7 @@ runs/<study>/<trial>/params.json     the configuration
                      last.pt         the resume point, removed by the supervisor once the trial's end is stored;
                                      a failed trial keeps it
                      events.out...   for TensorBoard
+                     .claim          who may write here (`fence`)
 """
 
 import csv
@@ -19,29 +20,37 @@ from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
-from hpsearch.errors import CannotContinue
+from hpsearch.errors import CannotContinue, TrialLost
+from hpsearch.executors.fence import Fence
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
 from hpsearch.training import EpochReport, Run, train
 
-Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted"]
+Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to train. `identity` names trial and study: files of another one in `folder` are not used."""
+    """What to train. `identity` names trial and study: files of another one in `folder` are not used.
+
+    Of several claims of one trial the one with the largest number `claim` holds: the others' workers write nothing.
+    """
 
     number: int
     params: dict[str, Any]
     seed: int
     folder: Path
     identity: str
+    claim: int = 0
     device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. `best_value` is the best validation accuracy, reached at interval `best_interval`."""
+    """How a trial ended. `best_value` is the best validation accuracy, reached at interval `best_interval`.
+
+    A trial `lost` was claimed by another supervisor and goes on there.
+    """
 
     reason: Reason
     intervals: int = 0
@@ -75,6 +84,8 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     task = replace(task, folder=task.folder.absolute())
     try:
         outcome = yield from _Worker(task, study, data, control).train()
+    except TrialLost:
+        return Outcome(reason="lost")
     except CannotContinue as error:
         return Outcome(reason="interrupted", error=str(error))
     except (Exception, SystemExit):
@@ -93,12 +104,15 @@ class _Worker:
         self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
         with checkpoint.accessing(task.folder):
             task.folder.mkdir(parents=True, exist_ok=True)
+        self.fence = Fence(task.folder, task.identity, task.claim)
 
     def train(self) -> Generator[EpochReport, None, Outcome]:
+        self.fence.enter()
         resume_point = self._resume_point()
         if resume_point is None:
             config = {"number": self.task.number, "params": self.task.params, "seed": self.task.seed}
-            checkpoint.write_atomically(self.task.folder / "params.json", json.dumps(config, indent=2).encode())
+            content = json.dumps(config, indent=2).encode()
+            checkpoint.write_atomically(self.task.folder / "params.json", content, guard=self.fence.held())
         else:
             for row in resume_point["history"]:
                 report = EpochReport(**dict(zip(_FIELDS, row, strict=True)))
@@ -114,6 +128,9 @@ class _Worker:
             if self.stopper.reason is not None:
                 return self._end(self.stopper.reason)
 
+        with checkpoint.accessing(self.task.folder), self.fence.held():
+            for old in self.task.folder.glob("events.out.tfevents.*"):
+                old.unlink()
         with _Events(self.task.folder, self.history) as events:
             for report in train(self.run, self.control.stop):
                 if (verdict := self.control.verdict()) != "continue":
@@ -145,7 +162,8 @@ class _Worker:
 
     def _save_history(self) -> None:
         # The resume point holds it too, durably.
-        checkpoint.write_atomically(self.task.folder / "history.csv", _csv(self.history), durable=False)
+        path = self.task.folder / "history.csv"
+        checkpoint.write_atomically(path, _csv(self.history), durable=False, guard=self.fence.held())
 
     def _save_best(self) -> None:
         assert self.best is not None
@@ -158,7 +176,7 @@ class _Worker:
             "validation_accuracy": self.best.validation_accuracy,
             "identity": self.task.identity,
         }
-        checkpoint.save(self.task.folder / BEST, best)
+        checkpoint.save(self.task.folder / BEST, best, guard=self.fence.held())
 
     def _save_resume_point(self, outcome: Outcome | None) -> None:
         """Replace the resume point, the one before kept beside it in case this one is damaged."""
@@ -171,11 +189,8 @@ class _Worker:
             "best_weights": None if outcome or self.history[-1] is self.best else self.best_weights,
             "outcome": asdict(outcome) if outcome else None,
         }
-        last = self.task.folder / LAST
-        with checkpoint.accessing(last):
-            if last.exists():
-                last.replace(self.task.folder / PREVIOUS)
-        checkpoint.save(last, state)
+        folder = self.task.folder
+        checkpoint.save(folder / LAST, state, previous=folder / PREVIOUS, guard=self.fence.held())
 
     def _resume_point(self) -> dict[str, Any] | None:
         for name in (LAST, PREVIOUS):
@@ -245,8 +260,6 @@ class _Events:
 
         self._folder = folder
         with checkpoint.accessing(folder):
-            for old in folder.glob("events.out.tfevents.*"):
-                old.unlink()
             self._writer = SummaryWriter(str(folder), flush_secs=10)
         for report in history:
             self.add(report)

@@ -15,12 +15,13 @@ from torch import nn
 from hpsearch import checkpoint
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, Examples, Split, length
+from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.export import Configuration
 from hpsearch.results.figures import make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
-from hpsearch.training import Run, has_one_output, take
+from hpsearch.training import Run, take
 
 # Largest difference that is allowed between the outputs of the model and of the exported program.
 TOLERANCE = 1e-4
@@ -47,13 +48,13 @@ def export_program(model: nn.Module, split: Examples) -> Program:
     The program is loaded back from its bytes before it is compared. Its `error` says if it differs by more than
     `TOLERANCE`, or the model cannot be exported.
     """
-    # `torch.export.save` keeps weights in rows; training had them channels last.
-    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     inputs, _ = take(split, torch.arange(min(COMPARED, length(split))), torch.device("cpu"))
     inputs = inputs.cpu()
     # The program keeps its example inputs, with all the memory they are a view of: hence the clone.
     batch = torch.export.Dim("batch", min=1, max=65_536)
     try:
+        # `torch.export.save` keeps weights in rows; training may have had them channels last.
+        model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
     # What a model may contain that cannot be exported is as open as Python.
     except Exception as error:
@@ -63,7 +64,7 @@ def export_program(model: nn.Module, split: Examples) -> Program:
     torch.export.save(program, buffer)
     content = buffer.getvalue()
     loaded = torch.export.load(io.BytesIO(content)).module()
-    with torch.inference_mode():
+    with torch.no_grad():
         difference = float((loaded(inputs) - model(inputs)).abs().max())
     # A difference that is not a number is none within bounds.
     if not difference <= TOLERANCE:
@@ -257,7 +258,7 @@ def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
         return f"There is no exported program: {program.error}. {weights}"
     assert data.test is not None
     inputs, _ = take(data.test, torch.arange(min(2, length(data.test))), run.device)
-    with torch.inference_mode():
+    with torch.no_grad():
         one = has_one_output(run.model.to(run.device).eval()(inputs))
     classes = "program(inputs).flatten() > 0" if one else "program(inputs).argmax(dim=1)"
     sizes = shape.replace("x", ", ")

@@ -13,7 +13,8 @@ from hpsearch.errors import UsageError
 from hpsearch.provenance import versions
 from hpsearch.results.report import best_frame
 from hpsearch.results.study import Results
-from hpsearch.search.opening import FINGERPRINT, describe_study, differences
+from hpsearch.search.fingerprint import describe_study, differences
+from hpsearch.search.opening import FINGERPRINT
 from hpsearch.study import StudyFile
 from hpsearch.training import derive_seed
 

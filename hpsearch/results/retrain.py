@@ -249,7 +249,7 @@ def predictions(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
     model.eval()
     predicted, truth = [], []
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, length(split), EVALUATION_BATCH):
             indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
             inputs, targets = take(split, indices, device)

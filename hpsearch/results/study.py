@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import nn
 
 from hpsearch import checkpoint
@@ -20,6 +19,7 @@ from hpsearch.executors.task import BEST
 from hpsearch.results.tables import history_frame, trials_frame
 from hpsearch.search.opening import OpenStudy, open_to_read
 from hpsearch.study import StudyFile, load_study
+from hpsearch.training import load_weights
 
 
 class Results:
@@ -71,8 +71,8 @@ class Results:
         except CheckpointError as error:
             raise UsageError(str(error)) from error
         model = self.study.replay(state["params"]).model
-        model.load_state_dict(state["model"])
-        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+        load_weights(model, state["model"])
+        return model.eval()
 
 
 def open_results(

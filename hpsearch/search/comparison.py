@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import UsageError
 from hpsearch.executors import InlineExecutor, Outcome, Task
-from hpsearch.search.opening import FINGERPRINT, OpenStudy, check_name, describe_study, open_for_run, open_to_read
+from hpsearch.search.fingerprint import describe_study, differences
+from hpsearch.search.opening import FINGERPRINT, OpenStudy, check_name, open_for_run, open_to_read
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import make_pruner, most_intervals
 from hpsearch.search.samplers import fixed_points, make_sampler
@@ -121,7 +122,8 @@ def trained_already(
     for pair in pairs:
         if pair.name not in studies:
             continue
-        if studies[pair.name].user_attrs.get(FINGERPRINT) != {**now, "seed": pair.seed}:
+        before = studies[pair.name].user_attrs.get(FINGERPRINT)
+        if before is None or differences(before, {**now, "seed": pair.seed}):
             # This has the words for what is different.
             open_for_run(url, study_file, data, name=pair.name, seed=pair.seed, runs=runs)
         found[pair], _ = trained(open_to_read(url, pair.name, runs))

@@ -14,14 +14,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import checkpoint
-from hpsearch.datasets import Dataset, fingerprint
+from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.provenance import machine, versions_line
+from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
+from hpsearch.search.pruners import canonical
 from hpsearch.search.storage import FINISHED, Storage, shown
-from hpsearch.space import describe
-from hpsearch.study import StudyFile, users_code
+from hpsearch.study import StudyFile
 
 STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
@@ -55,7 +56,17 @@ class OpenStudy:
         return max(whole, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     def record_run(self, study_file: StudyFile, *, sampler: str, pruner: str, device: str, workers: int) -> None:
-        """Keep with the study how it is run and where, once for all runs that are alike."""
+        """Keep with the study how it is run and where, once for all runs that are alike.
+
+        Raises UsageError if it was run with another pruner: trials that were pruned by different rules cannot be
+        compared. The sampler may change, as it does for enqueued trials.
+        """
+        for run in self.runs():
+            if canonical(run["pruner"]) != canonical(pruner):
+                raise UsageError(
+                    f"study {self.name} was run with --pruner {run['pruner']}, not {pruner}: give that again, or start "
+                    f"a new study with --fresh or --name NAME"
+                )
         self.storage.append_once(
             self.study_id,
             RUNS,
@@ -83,14 +94,6 @@ class OpenStudy:
     def _cached(self) -> optuna.storages.BaseStorage:
         # One cache of finished trials for all Optuna study objects made of this one.
         return optuna.storages.get_storage(self.storage)
-
-
-def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
-    """Return, as short texts, what must not change between two runs of a study."""
-    with users_code(study_file.path):
-        described = describe(study_file.study.trace)
-    space = {name: f"{type(found.parameter).__name__.lower()} {found.parameter}" for name, found in described.items()}
-    return {"space": space, "data": fingerprint(data) if data else {}, "direction": "maximize", "seed": seed}
 
 
 def open_for_run(
@@ -191,16 +194,3 @@ def _refuse_changes(name: str, url: str, before: dict[str, Any], now: dict[str, 
             f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
             f"Undo the change, or start a new study with --fresh or --name NAME"
         )
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return one text for each entry that differs between two nested dicts."""
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        was, new = before.get(key), now.get(key)
-        if isinstance(was, dict) or isinstance(new, dict):
-            found += differences(was or {}, new or {}, f"{key} ")
-        elif was != new:
-            change = "is new" if was is None else "is gone" if new is None else f"was {was}, is now {new}"
-            found.append(f"{prefix}{key} {change}")
-    return found

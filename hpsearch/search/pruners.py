@@ -3,10 +3,11 @@
 Steps and resources are a study's intervals.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import optuna
 from optuna.pruners import BasePruner
@@ -161,6 +162,13 @@ def make_pruner(text: str, intervals: int = UNKNOWN, seed: int = 0) -> BasePrune
             return PRUNERS[name](About(intervals=intervals, seed=seed), **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"pruner {text!r}: {error}") from error
+
+
+def canonical(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and all options, defaults included, of the pruner that `text` names."""
+    name, options = parse("pruner", text, PRUNERS)
+    parameters = list(inspect.signature(PRUNERS[name]).parameters.values())[1:]
+    return name, {parameter.name: parameter.default for parameter in parameters} | options
 
 
 def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:

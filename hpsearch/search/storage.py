@@ -4,18 +4,27 @@ Optuna's storage hands out trials without asking who runs them. `Storage` adds o
 alive, given back, taken over from the dead and finished in transactions that also check the budget and the owner.
 No trial is ever copied: an interrupted one goes from RUNNING back to WAITING under its own number.
 
-On SQLite every transaction takes the write lock at its start (`BEGIN IMMEDIATE`), which makes Optuna's own
-read-then-write transactions atomic there too; on other databases they lock the study's row.
+Every write to a trial is by its owner or is nothing, Optuna's own included: those of other supervisors are refused with
+TrialLost. Trials that no supervisor ever claimed are Optuna's and anyone's.
+
+On SQLite a transaction that writes takes the write lock at its start (`BEGIN IMMEDIATE`), which makes Optuna's own
+read-then-write transactions atomic there too; on other databases they lock the study's row. Times that are compared
+are the database's, in UTC.
 """
 
 import contextlib
+import functools
 import json
+import re
 import sqlite3
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote_plus
 
 import optuna
 import sqlalchemy
@@ -26,20 +35,30 @@ from optuna.trial import TrialState
 from sqlalchemy import and_, event, func, select
 from sqlalchemy.orm import Session, aliased
 
-from hpsearch.errors import HpsearchError, UsageError
-from hpsearch.search.owner import Owner
+from hpsearch.errors import HpsearchError, TrialLost, UsageError
+from hpsearch.search import postgres
+from hpsearch.search.owner import Owner, Watch
 
 OWNER = "hpsearch:owner"
-# What only a claim leaves with a trial.
-CLAIM_MARKS = (OWNER, "hpsearch:claim")
+CLAIM = "hpsearch:claim"
 GRID_POINT = "hpsearch:grid_point"
 FIXED_PARAMS = "fixed_params"
-# A supervisor that has not been heard of for this long is taken for dead.
-GRACE_SECONDS = 60
-HEARTBEAT_SECONDS = 10
+# How long a call waits for a lock or an answer; a supervisor, which tries again by itself, is kept waiting less.
+PATIENCE_SECONDS = 30.0
+SUPERVISOR_PATIENCE_SECONDS = 3.0
+# SQLite waits without seeing Ctrl-C.
+BUSY_SECONDS = 0.5
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+_SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token", re.IGNORECASE)
+_UTC_NOW = {
+    "sqlite": "CURRENT_TIMESTAMP",
+    # Not now(), the transaction's begin, which may have waited for a lock.
+    "postgresql": "timezone('utc', clock_timestamp())",
+    "mysql": "utc_timestamp()",
+    "mariadb": "utc_timestamp()",
+}
 _DRIVERS = {
     "postgresql": ("psycopg", "pip install 'hpsearch[postgresql]'"),
     "mysql": ("pymysql", "pip install 'hpsearch[mysql]'"),
@@ -47,8 +66,18 @@ _DRIVERS = {
 }
 
 
+class Claim(NamedTuple):
+    """A trial made ours. `number` is larger than that of any claim of the trial before."""
+
+    trial_id: int
+    number: int
+
+
 class Storage(RDBStorage):
-    """Optuna's `RDBStorage`, with trials that belong to the supervisor `owner`."""
+    """Optuna's `RDBStorage`, with trials that belong to the supervisor `owner`.
+
+    A call that waits for longer than `patience` seconds for a lock or an answer fails as an outage (`is_outage`).
+    """
 
     def __init__(self, url: str, owner: Owner, *, create: bool = True, exclusive: bool = True) -> None:
         """Connect to `url`; `create` makes missing tables. Raises UsageError, one line, for whatever is wrong.
@@ -56,16 +85,29 @@ class Storage(RDBStorage):
         `exclusive` is what a supervisor needs; a mere reader leaves it off and never waits for a lock.
         """
         self.owner = owner
+        self.patience = PATIENCE_SECONDS
+        self._watch = Watch(gap=2 * owner.heartbeat)
+        self._thread = threading.local()
         parsed = check_url(url, create=create)
         # Optuna formats the URL, braces and all.
         formattable = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         options = {
-            "engine_kwargs": _engine_options(parsed),
+            "engine_kwargs": _engine_options(parsed, self),
             "skip_compatibility_check": True,
             "skip_table_creation": not create,
         }
         try:
-            self._connect(formattable, options)
+            self._open(parsed, formattable, options)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
+        if parsed.get_backend_name() == "sqlite" and exclusive:
+            _begin_immediate(self, Path(str(parsed.database)))
+
+    def _open(self, parsed: sqlalchemy.URL, url: str, options: dict[str, Any]) -> None:
+        try:
+            self._connect(url, options)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
             raise _missing_driver(parsed) from error
@@ -77,9 +119,23 @@ class Storage(RDBStorage):
                 f"optuna storage upgrade --storage {shown(parsed)}, then run again"
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if (parsed.get_backend_name() == "sqlite" or not is_outage(error)) and self._is_empty():
+                raise UsageError(f"{shown(parsed)} holds no studies yet: start one with hpsearch run") from error
             raise UsageError(f"cannot use the database {shown(parsed)}: {reason(error, parsed)}") from error
-        if parsed.get_backend_name() == "sqlite" and exclusive:
-            _begin_immediate(self.engine)
+
+    def _is_empty(self) -> bool:
+        """Whether the database answers and has none of Optuna's tables."""
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+            return not sqlalchemy.inspect(self.engine).has_table(models.StudyModel.__tablename__)
+        return False
+
+    def serve(self, outage: float) -> None:
+        """Make this a supervisor's storage: one that survives `outage` seconds without its database."""
+        self.owner = replace(self.owner, outage=outage)
+        self._watch = Watch(gap=2 * self.owner.heartbeat)
+        self.patience = SUPERVISOR_PATIENCE_SECONDS
+        # Time limits belong to connections.
+        self.engine.dispose()
 
     def _connect(self, url: str, options: dict[str, Any], attempts: int = 5) -> None:
         """Connect and create the tables; two that do so at once trip over each other, and the next try succeeds."""
@@ -99,8 +155,67 @@ class Storage(RDBStorage):
         """A transaction that no other claim, return, takeover or finish in this study overlaps."""
         with Session(self.engine) as session, session.begin():
             query = select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
-            session.execute(query.with_for_update())
+            if session.scalar(query.with_for_update()) is None:
+                raise HpsearchError("the study was deleted from the database during the run; its files are kept")
+            self._thread.session = session
+            try:
+                yield session
+            finally:
+                self._thread.session = None
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Let what this thread begins meanwhile do without SQLite's write lock."""
+        before, self._thread.reads = self.reads, True
+        try:
+            yield
+        finally:
+            self._thread.reads = before
+
+    @property
+    def reads(self) -> bool:
+        """Whether the transaction that this thread begins now only reads."""
+        return getattr(self._thread, "reads", False)
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Session]:
+        with self._reading(), Session(self.engine) as session, session.begin():
             yield session
+
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """Refuse a write; Optuna asks here within every transaction that writes to a trial.
+
+        Raises TrialLost for a trial that supervisors have claimed and that is not ours, `UpdateFinishedTrialError` for
+        one that has ended.
+        """
+        # The session of the transaction that asks: ours (`_locked`) or Optuna's.
+        session = getattr(self._thread, "session", None) or self.scoped_session()
+        if _attr(session, trial_id, CLAIM) is not None:
+            lock = select(models.StudyModel.study_id).join(
+                models.TrialModel, models.TrialModel.study_id == models.StudyModel.study_id
+            )
+            session.execute(lock.where(models.TrialModel.trial_id == trial_id).with_for_update(of=models.StudyModel))
+            if not self._is_ours(session, trial_id):
+                raise _lost(trial_id)
+        super().check_trial_is_updatable(trial_id, trial_state)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Set a trial's state, as Optuna does; of several who take a waiting trial, one alone is told True."""
+        if state != TrialState.RUNNING:
+            return super().set_trial_state_values(trial_id, state, values)
+        trials = models.TrialModel
+        with Session(self.engine) as session, session.begin():
+            waiting = sqlalchemy.update(trials).where(trials.trial_id == trial_id, trials.state == TrialState.WAITING)
+            # An engine's result of an UPDATE has a row count, whatever the type says.
+            taken: Any = session.execute(
+                waiting.values(state=TrialState.RUNNING, datetime_start=datetime.now()),
+                execution_options={"synchronize_session": False},
+            )
+            if taken.rowcount:
+                return True
+            found: Any = trials.find_or_raise_by_id(trial_id, session).state
+        super().check_trial_is_updatable(trial_id, found)
+        return False
 
     def describe_once(self, study_id: int, attrs: dict[str, Any]) -> dict[str, Any]:
         """Set the study's user attributes unless it has some of ours; return those that hold."""
@@ -124,7 +239,7 @@ class Storage(RDBStorage):
         copy of a running trial: it goes to the queue.
         """
         trials, marks, beats = models.TrialModel, models.TrialSystemAttributeModel, models.TrialHeartbeatModel
-        claimed = select(marks).where(marks.trial_id == trials.trial_id, marks.key.in_(CLAIM_MARKS)).exists()
+        claimed = select(marks).where(marks.trial_id == trials.trial_id, marks.key.in_((OWNER, CLAIM))).exists()
         beaten = select(beats).where(beats.trial_id == trials.trial_id).exists()
         with self._locked(study_id) as session:
             copied = session.scalars(select(trials).where(trials.study_id == study_id, claimed, ~beaten)).all()
@@ -132,7 +247,7 @@ class Storage(RDBStorage):
                 if trial.state == TrialState.RUNNING:
                     trial.state = TrialState.WAITING
                 session.execute(
-                    sqlalchemy.delete(marks).where(marks.trial_id == trial.trial_id, marks.key.in_(CLAIM_MARKS))
+                    sqlalchemy.delete(marks).where(marks.trial_id == trial.trial_id, marks.key.in_((OWNER, CLAIM)))
                 )
             if copied:
                 table = models.StudyUserAttributeModel
@@ -156,8 +271,8 @@ class Storage(RDBStorage):
 
     def claim(
         self, study_id: int, limit: int, held: Collection[int], grid: Sequence[dict[str, Any]] | None = None
-    ) -> int | None:
-        """Make a trial ours and RUNNING and return its id, or None when `limit` trials are finished or running.
+    ) -> Claim | None:
+        """Make a trial ours and RUNNING, or return None when `limit` trials are finished or running.
 
         In this order: one of ours that we do not hold (its claim was cut off), the first waiting one, a new one. With
         a `grid`, a new trial gets the first point that no trial has had, and None is returned when there is none.
@@ -166,7 +281,7 @@ class Storage(RDBStorage):
             trials = models.TrialModel
             for trial_id in self._owned(session, study_id):
                 if trial_id not in held:
-                    return trial_id
+                    return self._claim(session, trial_id)
             states = self._counts(session, study_id)
             running = len(self._owners(session, study_id))
             if sum(states.get(state, 0) for state in FINISHED) + running >= limit:
@@ -192,10 +307,20 @@ class Storage(RDBStorage):
             trial.state = TrialState.RUNNING
             trial.datetime_start = trial.datetime_start or datetime.now()
             session.flush()
-            claimed = int(trial.trial_id)
-            _set(session, models.TrialSystemAttributeModel, claimed, OWNER, self.owner.as_dict())
-            _beat(session, claimed)
-            return claimed
+            return self._claim(session, int(trial.trial_id))
+
+    def _claim(self, session: Session, trial_id: int) -> Claim:
+        now = _utc_now(session)
+        # Not a mere count: a database restored from a copy must not fall behind the claims in the trials' folders.
+        number = max((_attr(session, trial_id, CLAIM) or 0) + 1, int((now - datetime(1970, 1, 1)).total_seconds()))
+        for key, value in ((OWNER, self.owner.as_dict()), (CLAIM, number)):
+            _set(session, models.TrialSystemAttributeModel, trial_id, key, value)
+        heartbeat = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
+        if heartbeat is None:
+            session.add(models.TrialHeartbeatModel(trial_id=trial_id, heartbeat=now))
+        else:
+            heartbeat.heartbeat = now
+        return Claim(trial_id, number)
 
     def _untried(self, session: Session, study_id: int, grid: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the first point that no trial was given as a point of a grid, or None."""
@@ -212,12 +337,12 @@ class Storage(RDBStorage):
 
     def counts(self, study_id: int) -> dict[TrialState, int]:
         """Return how many trials are in each state."""
-        with Session(self.engine) as session, session.begin():
+        with self._read() as session:
             return self._counts(session, study_id)
 
     def others_running(self, study_id: int) -> int:
         """Return how many trials other supervisors are running, for all we know."""
-        with self._locked(study_id) as session:
+        with self._read() as session:
             owners = self._owners(session, study_id).values()
             return sum(owner.token != self.owner.token for owner in owners)
 
@@ -227,13 +352,33 @@ class Storage(RDBStorage):
             if trial_id in self._owned(session, study_id):
                 _set(session, models.TrialUserAttributeModel, trial_id, key, value)
 
-    def keep_alive(self, study_id: int, held: Collection[int]) -> set[int]:
-        """Record a heartbeat for the trials we hold; return those that are not ours any more."""
+    def report(self, study_id: int, trial_id: int, step: int, value: float) -> bool:
+        """Store what a running trial of ours reports, once or again; return False if it is not ours any more."""
+        with self._locked(study_id) as session:
+            if trial_id not in self._owned(session, study_id):
+                return False
+            self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+            return True
+
+    def owned(self, study_id: int) -> set[int]:
+        """Return the running trials that are ours."""
+        with self._read() as session:
+            return self._owned(session, study_id)
+
+    def beat(self, study_id: int) -> None:
+        """Record a heartbeat for our running trials, and look at those of others."""
+        beats, trials = models.TrialHeartbeatModel, models.TrialModel
         with self._locked(study_id) as session:
             ours = self._owned(session, study_id)
-            for trial_id in ours:
-                _beat(session, trial_id)
-            return set(held) - ours
+            update = sqlalchemy.update(beats).where(beats.trial_id.in_(ours)).values(heartbeat=_utc_now(session))
+            session.execute(update, execution_options={"synchronize_session": False})
+            running = (
+                select(beats.trial_id, beats.heartbeat)
+                .join(trials, trials.trial_id == beats.trial_id)
+                .where(trials.study_id == study_id, trials.state == TrialState.RUNNING)
+            )
+            heartbeats: dict[int, object] = dict(session.execute(running).all())
+        self._watch.look({trial_id: at for trial_id, at in heartbeats.items() if trial_id not in ours})
 
     def give_back(self, study_id: int, trial_ids: Collection[int]) -> None:
         """Put trials of ours back into the queue, under their numbers."""
@@ -242,18 +387,26 @@ class Storage(RDBStorage):
                 self._release(session, trial_id)
 
     def take_over(self, study_id: int) -> list[int]:
-        """Put the running trials of dead supervisors back into the queue; return their numbers."""
+        """Put the running trials of dead supervisors back into the queue; return their numbers.
+
+        Dead is whose process has ended, or whose heartbeat is older than its grace and was seen (`beat`) to stand still
+        for two heartbeats: after an outage, or after we were frozen ourselves, the others come to beat again first.
+        """
         taken = []
         with self._locked(study_id) as session:
-            now = session.scalar(select(func.current_timestamp()))
+            now = _utc_now(session)
             for trial_id, owner in self._owners(session, study_id).items():
-                if owner.token == self.owner.token:
-                    continue
-                heartbeat = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
-                age = (_naive(now) - _naive(heartbeat.heartbeat)).total_seconds() if heartbeat else 0.0
-                if owner.is_known_dead() or age > GRACE_SECONDS:
+                if owner.token != self.owner.token and (
+                    owner.is_known_dead() or self._is_silent(session, trial_id, owner, now)
+                ):
                     taken.append(self._release(session, trial_id))
         return taken
+
+    def _is_silent(self, session: Session, trial_id: int, owner: Owner, now: datetime) -> bool:
+        heartbeat = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
+        if heartbeat is None or self._watch.still(trial_id) < 2 * owner.heartbeat:
+            return False
+        return (now - _naive(heartbeat.heartbeat)).total_seconds() > owner.grace
 
     def finish(
         self, study_id: int, trial_id: int, state: TrialState, value: float | None, attrs: dict[str, Any]
@@ -264,7 +417,7 @@ class Storage(RDBStorage):
         """
         with self._locked(study_id) as session:
             trial = session.get(models.TrialModel, trial_id)
-            if trial is None or _owner_token(session, trial_id) != self.owner.token:
+            if trial is None or not self._is_ours(session, trial_id):
                 return False
             if trial.state == TrialState.RUNNING:
                 for key, item in attrs.items():
@@ -296,6 +449,11 @@ class Storage(RDBStorage):
         owners = self._owners(session, study_id)
         return {trial_id for trial_id, owner in owners.items() if owner.token == self.owner.token}
 
+    def _is_ours(self, session: Session, trial_id: int) -> bool:
+        """Whether a trial, running or ended, is ours."""
+        owner = _attr(session, trial_id, OWNER)
+        return owner is not None and owner["token"] == self.owner.token
+
     def _release(self, session: Session, trial_id: int) -> int:
         trial = session.get(models.TrialModel, trial_id)
         assert trial is not None
@@ -303,6 +461,33 @@ class Storage(RDBStorage):
         attrs = models.TrialSystemAttributeModel
         session.execute(sqlalchemy.delete(attrs).where(attrs.trial_id == trial_id, attrs.key == OWNER))
         return int(trial.number)
+
+
+def _only_reads(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def read(self: Storage, *arguments: Any, **options: Any) -> Any:
+        with self._reading():
+            return method(self, *arguments, **options)
+
+    return read
+
+
+for _name in (
+    "get_all_studies",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_trial",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial_param",
+    "get_trial_user_attrs",
+    "get_trial_system_attrs",
+    "get_best_trial",
+    "_get_trials",
+):
+    setattr(Storage, _name, _only_reads(getattr(RDBStorage, _name)))
 
 
 def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
@@ -370,8 +555,20 @@ def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
 
 
 def shown(url: str | sqlalchemy.URL) -> str:
-    """Return a storage URL fit to be seen: without its password."""
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    """Return a storage URL fit to be seen: without passwords."""
+    parsed = sqlalchemy.make_url(url)
+    hidden = {name: "***" for name in parsed.query if _SECRET.search(name)}
+    text = parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    return text.replace(quote_plus("***"), "***")
+
+
+def _secrets(url: sqlalchemy.URL) -> list[str]:
+    """Return the passwords in a storage URL, the longest first."""
+    found = [str(url.password)] if url.password else []
+    for name, value in url.query.items():
+        if _SECRET.search(name):
+            found += [value] if isinstance(value, str) else value
+    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def is_outage(error: BaseException) -> bool:
@@ -387,35 +584,74 @@ def is_outage(error: BaseException) -> bool:
 
 
 def reason(error: BaseException, url: str | sqlalchemy.URL) -> str:
-    """Return what the database said, in one line, without the password."""
+    """Return what the database said, in one line, without passwords."""
     while isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     said = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
     line = " ".join(str(said).split())
-    password = sqlalchemy.make_url(url).password
-    return line.replace(str(password), "***") if password else line
+    for secret in _secrets(sqlalchemy.make_url(url)):
+        line = line.replace(secret, "***")
+    return line
 
 
-def _engine_options(parsed: sqlalchemy.URL) -> dict[str, Any]:
+def _engine_options(parsed: sqlalchemy.URL, storage: Storage) -> dict[str, Any]:
     if parsed.get_backend_name() == "sqlite":
-        # Short, because the supervisor retries by itself and serves its workers meanwhile.
         return {"connect_args": {"timeout": 5}}
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+    if parsed.get_driver_name() == "psycopg":
+        return {"pool_pre_ping": True, "creator": functools.partial(postgres.connect, parsed, storage)}
+    limits = {"connect_timeout": 5}
+    if parsed.get_driver_name() == "pymysql":
+        limits |= {"read_timeout": 10, "write_timeout": 10}
+    return {"pool_pre_ping": True, "connect_args": limits}
 
 
-def _begin_immediate(engine: sqlalchemy.Engine) -> None:
+def _begin_immediate(storage: Storage, path: Path) -> None:
+    """Make SQLite's transactions that write take the write lock at once, and see to it that the file stays there."""
+    path = path.absolute()
+    identity = _identity(path)
+
     def on_connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+        _patiently(storage.patience, lambda: connection.execute("PRAGMA journal_mode=WAL"))
         # The default, FULL, makes a finished trial survive a power cut.
         connection.execute("PRAGMA synchronous=FULL")
 
     def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # SQLite would write to the removed file until the end.
+        if _identity(path) != identity:
+            raise HpsearchError(
+                f"the database {path} was removed or replaced during the run, which cannot go on: what was trained is "
+                f"kept; put the file back and run the same command again"
+            )
+        how = "BEGIN" if storage.reads else "BEGIN IMMEDIATE"
+        _patiently(storage.patience, lambda: connection.exec_driver_sql(how))
 
-    engine.dispose()
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
+    storage.engine.dispose()
+    event.listen(storage.engine, "connect", on_connect)
+    event.listen(storage.engine, "begin", on_begin)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one at its path, or None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _patiently(seconds: float, call: Callable[[], object]) -> None:
+    """Call until SQLite's lock was free, or raise its error after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            call()
+            return
+        except (sqlite3.OperationalError, sqlalchemy.exc.OperationalError) as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _missing_driver(parsed: sqlalchemy.URL) -> HpsearchError:
@@ -431,19 +667,20 @@ def _set(session: Session, table: Any, trial_id: int, key: str, value: Any) -> N
         row.value_json = json.dumps(value)
 
 
-def _beat(session: Session, trial_id: int) -> None:
-    row = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
-    if row is None:
-        session.add(models.TrialHeartbeatModel(trial_id=trial_id))
-    else:
-        row.heartbeat = session.scalar(select(func.current_timestamp()))
+def _attr(session: Session, trial_id: int, key: str) -> Any:
+    """Return a trial's system attribute, or None."""
+    table = models.TrialSystemAttributeModel
+    text = session.scalar(select(table.value_json).where(table.trial_id == trial_id, table.key == key))
+    return None if text is None else json.loads(str(text))
 
 
-def _owner_token(session: Session, trial_id: int) -> str | None:
-    row = models.TrialSystemAttributeModel.find_by_trial_and_key(
-        models.TrialModel.find_or_raise_by_id(trial_id, session), OWNER, session
-    )
-    return json.loads(str(row.value_json))["token"] if row is not None else None
+def _lost(trial_id: int) -> TrialLost:
+    return TrialLost("the trial belongs to another supervisor", trial_id)
+
+
+def _utc_now(session: Session) -> datetime:
+    """Return the database's time, UTC."""
+    return _naive(session.scalar(sqlalchemy.text(f"SELECT {_UTC_NOW[session.get_bind().dialect.name]}")))
 
 
 def _canonical(params: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 It claims trials, hands them out as tasks, writes down what comes back, prunes, and replaces what dies. It alone
 touches the database. Writes go through an outbox in order, so that while the database is away training goes on and
-nothing reported is forgotten.
+nothing reported is forgotten. Only its heartbeat has a thread of its own.
 """
 
 import contextlib
@@ -20,14 +20,15 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures
+from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.task import BEST, LAST, PREVIOUS
+from hpsearch.search.heartbeat import Heartbeat
 from hpsearch.search.opening import OpenStudy
 from hpsearch.search.outbox import Outbox
 from hpsearch.search.pruners import intervals_of, most_intervals
 from hpsearch.search.space import TrialSpace
-from hpsearch.search.storage import FINISHED, HEARTBEAT_SECONDS, is_outage
+from hpsearch.search.storage import FINISHED, is_outage
 from hpsearch.search.view import INTERVALS
 from hpsearch.space import Params
 from hpsearch.study import Study
@@ -166,7 +167,9 @@ class Supervisor:
         self._grid = grid
         self._device = device
         self._held: dict[int, _Running] = {}
-        self._outbox = Outbox(opened.storage, limits.outage, observer.message)
+        self._storage.serve(limits.outage)
+        self._heartbeat = Heartbeat(self._storage, opened.study_id)
+        self._outbox = Outbox(self._storage, self._heartbeat, limits.outage, observer.message, self._lose)
         self._interrupts = 0
         self._spent = False
         self._finished_here = 0
@@ -183,7 +186,7 @@ class Supervisor:
         Raises TooManyFailures, CannotContinue or StorageUnavailable when going on is pointless. However it ends, every
         trial is stored as finished or waits in the queue with its resume point.
         """
-        with self._signals():
+        with self._signals(), self._heartbeat:
             try:
                 return self._loop()
             finally:
@@ -231,12 +234,13 @@ class Supervisor:
                 self._spent, self._asked = True, time.monotonic()
                 return
         held = {running.trial_id for running in self._held.values()}
-        trial_id = self._storage.claim(self._opened.study_id, self._limits.n_trials, held, self._grid)
-        if trial_id is None:
+        claim = self._storage.claim(self._opened.study_id, self._limits.n_trials, held, self._grid)
+        if claim is None:
             self._others = self._storage.others_running(self._opened.study_id)
             self._spent = True
             self._asked = time.monotonic()
             return
+        trial_id = claim.trial_id
         study = self._opened.optuna_study(self._sampler, self._pruner)
         study.get_trials(deepcopy=False)
         trial = optuna.Trial(study, trial_id)
@@ -248,7 +252,7 @@ class Supervisor:
             if length != self._longest:
                 self._storage.set_trial_system_attr(trial_id, INTERVALS, length)
         except Exception as error:
-            if is_outage(error):
+            if is_outage(error) or isinstance(error, TrialLost):
                 raise
             failure = Outcome(reason="failed", error=_explain(error))
         running = _Running(
@@ -260,6 +264,7 @@ class Supervisor:
                 seed=derive_seed(self._opened.seed, "trial", trial.number),
                 folder=self._opened.folder / str(trial.number),
                 identity=f"{self._opened.uid}/{trial.number}",
+                claim=claim.number,
                 device=self._device,
             ),
             retries=stored.user_attrs.get("retries", 0),
@@ -281,8 +286,12 @@ class Supervisor:
             self._observer.message(f"trial {event.number}: {event.message}")
         elif running is None or running.ended:
             return
-        elif running.lost and not isinstance(event, Reported):
-            self._drop(running)
+        elif running.lost:
+            if not isinstance(event, Reported):
+                self._drop(running)
+        elif isinstance(event, Ended) and event.outcome.reason == "lost":
+            running.ended = True
+            self._lose(running.trial_id)
         elif isinstance(event, Reported):
             self._executor.reply(event.number, self._judge(running, event.report))
             if self._used_up():
@@ -301,8 +310,7 @@ class Supervisor:
         if report.interval > running.last_step:
             running.last_step = report.interval
             self._intervals += 1
-            trial_id, step, value = running.trial_id, report.interval, report.validation_accuracy
-            self._outbox.append(lambda: self._storage.set_trial_intermediate_value(trial_id, step, value))
+            self._outbox.append(lambda: self._store_report(running, report))
 
         def decide() -> None:
             # Not `Trial.should_prune`: that looks at the reports made through the trial object only.
@@ -314,6 +322,11 @@ class Supervisor:
         if not running.pruned and self._outbox.flush():
             self._outbox.attempt(decide)
         return "prune" if running.pruned else "continue"
+
+    def _store_report(self, running: _Running, report: EpochReport) -> None:
+        step, value = report.interval, report.validation_accuracy
+        if not self._storage.report(self._opened.study_id, running.trial_id, step, value):
+            self._lose(running.trial_id)
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         if outcome.reason == "interrupted":
@@ -409,24 +422,33 @@ class Supervisor:
                 if overdue and not running.ended and running.killed_because is None:
                     running.killed_because = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
                     self._executor.kill(running.task.number)
-        if now - self._housekept < HEARTBEAT_SECONDS:
+        if now - self._housekept < self._storage.owner.heartbeat:
             return
         self._housekept = now
-        self._outbox.attempt(self._beat)
+        self._outbox.attempt(self._look_after_trials)
 
-    def _beat(self) -> None:
-        study_id = self._opened.study_id
-        held = {running.trial_id: running for running in self._held.values()}
-        for trial_id in self._storage.keep_alive(study_id, held):
-            running = held[trial_id]
-            if not running.ended and not running.lost:
-                running.lost = True
-                self._executor.kill(running.task.number)
-                self._observer.message(f"trial {running.task.number}: taken over by another supervisor, stopped here")
-        for number in self._storage.take_over(study_id):
+    def _look_after_trials(self) -> None:
+        """Let go of what is not ours any more, and take over what nobody looks after."""
+        owned = self._storage.owned(self._opened.study_id)
+        for running in list(self._held.values()):
+            if running.trial_id not in owned and not running.ended:
+                self._lose(running.trial_id)
+        for number in self._storage.take_over(self._opened.study_id):
             self._spent = False
             self._observer.message(f"trial {number}: taken over from a supervisor that died")
         self._recount = True
+
+    def _lose(self, trial_id: int | None) -> None:
+        """Stop a trial that another supervisor has taken over."""
+        running = next((running for running in self._held.values() if running.trial_id == trial_id), None)
+        if running is None or running.lost:
+            return
+        running.lost = True
+        self._observer.message(f"trial {running.task.number}: taken over by another supervisor, stopped here")
+        if running.ended:
+            self._drop(running)
+        else:
+            self._executor.kill(running.task.number)
 
     def _count(self) -> None:
         self._observer.counts(self._storage.counts(self._opened.study_id), self._limits.n_trials)
@@ -466,14 +488,15 @@ class Supervisor:
         while any(not running.ended for running in self._held.values()) and time.monotonic() < deadline:
             for event in self._executor.events(TICK_SECONDS):
                 self._wind_down_one(event)
-        self._outbox.retry_now()
-        try:
-            if self._outbox.flush() and self._held:
-                self._storage.give_back(self._opened.study_id, [running.trial_id for running in self._held.values()])
-        except (StorageUnavailable, Exception) as error:
-            if not (isinstance(error, StorageUnavailable) or is_outage(error)):
-                raise
-            # The next start takes them over: their owner is then known dead.
+        held = [running.trial_id for running in self._held.values()]
+        self._outbox.append(lambda: self._storage.give_back(self._opened.study_id, held))
+        self._outbox.append(self._count)
+        with contextlib.suppress(StorageUnavailable):
+            if not self._outbox.flush():
+                # Their owner is then known dead.
+                self._observer.message(
+                    "the database is away; the next run learns from the trials' files what it missed"
+                )
 
     def _wind_down_one(self, event: Event) -> None:
         running = self._held.get(event.number)
@@ -481,7 +504,7 @@ class Supervisor:
             return
         if isinstance(event, Reported):
             self._executor.reply(event.number, self._judge(running, event.report))
-        elif isinstance(event, Ended) and event.outcome.reason != "interrupted":
+        elif isinstance(event, Ended) and event.outcome.reason not in ("interrupted", "lost"):
             # The run is ending already, whatever this outcome says of it.
             with contextlib.suppress(HpsearchError):
                 self._end(running, event.outcome)

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from hpsearch import SGD, Dataset, LeNet, Recipe, Space, Split, Study, digits
-from hpsearch.datasets import _import_torchvision_datasets
+from hpsearch.datasets import import_torchvision
 from hpsearch.training import Run, train
 
 IMAGES, BATCH, ROUNDS = 10_000, 64, 7
@@ -83,7 +83,7 @@ def bare(data: Split) -> Callable[[], Any]:
 
 def loaded(data: Split) -> Callable[[], Any]:
     """Return one epoch fed by a `DataLoader`."""
-    _import_torchvision_datasets()
+    import_torchvision("datasets")
     from torchvision import transforms
 
     pixels = ((data.inputs[:, 0] - data.inputs.min()) / (data.inputs.max() - data.inputs.min()) * 255).byte().numpy()

@@ -1,0 +1,136 @@
+"""What changes a study's results is refused with its name; what does not, passes."""
+
+from pathlib import Path
+
+import pytest
+from commands import hpsearch
+
+from hpsearch.search.fingerprint import describe_study, differences
+from hpsearch.search.pruners import canonical
+from hpsearch.study import load_study
+
+TEXT = '''"""A study."""
+from functools import partial
+
+import torch
+from torch import nn
+
+from hpsearch import MLP, SGD, Cosine, EarlyStopping, Recipe, Space, Steps, Study, digits
+
+WIDTH = 8
+UNUSED = 1
+
+
+def scaled(inputs):
+    """Return the inputs, scaled."""
+    return inputs * 0.5
+
+
+class Net(nn.Module):
+    """A network."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+    def forward(self, inputs):
+        return self.layers(scaled(inputs))
+
+
+def recipe(space: Space) -> Recipe:
+    """Draw one configuration."""
+    lr = space.float("lr", 0.01, 0.1)
+    if space.choice("optimizer", ["sgd", "by hand"]) == "sgd":
+        optimizer = SGD(lr=lr, momentum=0.9)
+    else:
+        optimizer = lambda parameters: torch.optim.SGD(parameters, lr=lr, momentum=0.5)
+    return Recipe(model=Net(WIDTH), optimizer=optimizer, schedule=Cosine(), batch_size=32)
+
+
+study = Study(recipe=recipe, dataset=partial(digits, size=8), epochs=3, early_stopping=EarlyStopping(patience=2))
+'''
+
+REFUSED = {
+    "epochs=3": ("epochs=4", "training epochs was 3, is now 4"),
+    "epochs=3,": ("epochs=3, interval=Steps(5),", "training interval was 1, is now 5 steps"),
+    "patience=2": ("patience=3", "training early stopping was EarlyStopping"),
+    "batch_size=32": ("batch_size=64", "training recipe's batch_size was 32, is now 64"),
+    "batch_size=32)": ("batch_size=32, epochs=2)", "training recipe's epochs was None, is now 2"),
+    "momentum=0.9": ("momentum=0.8", "training optimizer was "),
+    "momentum=0.5": ("momentum=0.6", "training optimizer was "),
+    "Cosine()": ("Cosine(warmup=0.1)", "training schedule was Cosine"),
+    "schedule=Cosine(), ": ("", "is now none"),
+    "WIDTH = 8": ("WIDTH = 9", "code WIDTH was "),
+    "nn.ReLU()": ("nn.Tanh()", "training model was Net"),
+    "inputs * 0.5": ("inputs * 0.25", "code scaled was "),
+    "self.layers(scaled(inputs))": ("self.layers(scaled(inputs)) * 2", "code Net was "),
+    '"lr", 0.01, 0.1': ('"lr", 0.01, 0.2', "space lr was float 0.01 .. 0.1, is now float 0.01 .. 0.2"),
+    "size=8": ("size=8, seed=1", "data train was "),
+}
+PASSES = {
+    '"""A study."""': '"""Another docstring."""',
+    "UNUSED = 1": "UNUSED = 2\n# a comment",
+    '    """A network."""\n': "",
+    '"""Return the inputs, scaled."""': '"""Halve the inputs."""',
+    "return inputs * 0.5": "return (inputs * 0.5)  # a half",
+    "patience=2))": "patience=2), n_trials=7, figures={})",
+    "lr = space": "rate = lr = space",
+    'space.float("lr", 0.01, 0.1)': 'space.float("lr", 0.01, 0.1, grid=[0.05])',
+}
+
+
+def changes(folder: Path, old: str, new: str) -> list[str]:
+    """Return what is said of a study whose text has `new` for `old`."""
+    described = []
+    for text in (TEXT, TEXT.replace(old, new, 1)):
+        path = folder / "mine.py"
+        path.write_text(text)
+        study_file = load_study(str(path))
+        described.append(describe_study(study_file, study_file.study.load_data(), 0))
+    assert old in TEXT
+    return differences(*described)
+
+
+@pytest.mark.parametrize("old", REFUSED)
+def test_what_changes_results_is_named(tmp_path: Path, old: str) -> None:
+    new, expected = REFUSED[old]
+    found = changes(tmp_path, old, new)
+    assert expected in "; ".join(found)
+
+
+@pytest.mark.parametrize("old", PASSES)
+def test_what_does_not_passes(tmp_path: Path, old: str) -> None:
+    assert changes(tmp_path, old, PASSES[old]) == []
+
+
+def test_a_run_of_a_changed_study_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(TEXT)
+    command = ("run", "--study", "mine.py", "--workers", "0", "--seed", "0")
+    assert hpsearch(*command, "--n-trials", "1", cwd=tmp_path).returncode == 0
+    path.write_text(TEXT.replace("epochs=3", "epochs=30"))
+    for n_trials in ("1", "2"):
+        refused = hpsearch(*command, "--n-trials", n_trials, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "training epochs was 3, is now 30. Undo the change, or" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    path.write_text(TEXT)
+    other = hpsearch(*command, "--n-trials", "2", "--pruner", "hyperband:reduction_factor=4", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "study mine was run with --pruner hyperband, not hyperband:reduction_factor=4" in other.stderr
+    assert len(other.stderr.splitlines()) == 1
+    same = ("--pruner", "hyperband:reduction_factor=3", "--sampler", "random")
+    assert hpsearch(*command, "--n-trials", "2", *same, cwd=tmp_path).returncode == 0
+
+
+def test_a_pruner_is_known_by_all_its_options() -> None:
+    assert canonical("hyperband") == canonical("hyperband:reduction_factor=3")
+    assert canonical("hyperband") != canonical("hyperband:reduction_factor=4")
+    assert canonical("median:n_warmup_steps=2,n_startup_trials=3") == canonical(
+        "median:n_startup_trials=3,n_warmup_steps=2"
+    )
+
+
+def test_a_study_of_an_earlier_version_goes_on() -> None:
+    before = {"space": {"lr": "float"}, "data": {}, "direction": "maximize", "seed": 0}
+    assert differences(before, {**before, "training": {"epochs": "3"}, "code": {}}) == []
