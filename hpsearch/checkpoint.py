@@ -1,24 +1,29 @@
 """Files that are either whole or not there.
 
-Everything hpsearch writes goes to a temporary name, is flushed to the disk and renamed. A checkpoint is what
-`torch.save` writes, loads with `weights_only=True`, and carries a digest of its contents, so that a damaged or
+Everything hpsearch writes goes to a temporary name, is flushed to the disk and renamed. The temporary file is locked
+while it is being written, so that one whose writer died is recognised and removed. A checkpoint is what `torch.save`
+writes, loads with `weights_only=True`, and carries a digest of its contents, so that a damaged or
 truncated one is recognised. This module does not know what is in it.
 """
 
+import contextlib
 import errno
+import fcntl
+import glob
 import hashlib
 import io
 import json
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from hpsearch.errors import CheckpointError, DiskFull
+from hpsearch.errors import CheckpointError, FilesUnavailable
 
 DIGEST = "sha256"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -35,35 +40,87 @@ def write_atomically(
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one
-    takes its place within `guard`, which may refuse by raising. Raises DiskFull when there is no space; the old file is
-    then untouched.
+    takes its place within `guard`, which may refuse by raising. Raises FilesUnavailable when the disk is full or the
+    folder not writable; the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with full_disk(path.parent), temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        with guard or nullcontext(), full_disk(path.parent):
-            if previous is not None and path.exists():
-                path.replace(previous)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with accessing(path), _temporary(path, content, durable) as temporary, guard or contextlib.nullcontext():
+        if previous is not None and path.exists():
+            path.replace(previous)
+        temporary.replace(path)
 
 
-@contextmanager
-def full_disk(folder: Path) -> Iterator[None]:
-    """Raise DiskFull instead of the OSError that says that there is no space for a file in `folder`."""
+def create_exclusively(path: Path, content: bytes) -> bool:
+    """Write `content` to `path` unless there is a file; return whether it was written. Of several processes one does.
+
+    Raises FilesUnavailable as `write_atomically` does.
+    """
+    with accessing(path), _temporary(path, content, durable=True) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A file system without hard links: the file is still created by one process only.
+            try:
+                with path.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        return True
+
+
+@contextlib.contextmanager
+def accessing(path: Path) -> Iterator[None]:
+    """Raise FilesUnavailable, one line, for whatever the system refuses while `path` is written or read."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise DiskFull(
-                f"no space left on the disk of {folder}: free some and run the same command again"
+            raise FilesUnavailable(
+                f"no space left on the disk of {path.parent}: free some and run the same command again"
             ) from error
-        raise
+        raise FilesUnavailable(
+            f"cannot access {path} ({error.strerror or error}): make it readable and writable, then run the same "
+            f"command again"
+        ) from error
+
+
+def remove_orphans(folder: Path, name: str = "*", *, recursive: bool = False) -> None:
+    """Remove the temporary files in `folder` whose writers died; only those for files whose names match `name`."""
+    pattern = f".{name}.*.tmp"
+    for temporary in folder.rglob(pattern) if recursive else folder.glob(pattern):
+        # Where it cannot be opened or locked, its writer is alive, or may be.
+        with contextlib.suppress(OSError), temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, content: bytes, durable: bool) -> Iterator[Path]:
+    """Write `content` to a locked file beside `path`, which is removed in the end unless it was renamed."""
+    remove_orphans(path.parent, glob.escape(path.name))
+    with _locked_file(path) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path) -> BinaryIO:
+    while True:
+        file = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp").open("xb")
+        # Not every file system has locks; where there are none, no orphan is removed either.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Before it was locked, it may have been removed as an orphan.
+        if os.fstat(file.fileno()).st_nlink > 0:
+            return file
+        file.close()
 
 
 def _feed(hasher: "hashlib._Hash", value: Any) -> None:

@@ -4,8 +4,9 @@ HpsearchError              something went wrong; the message says what, which va
 ├── UsageError             bad input: nothing was created or changed (exit code 2)
 │   └── StudyFileError     the user's study file is wrong; the message carries its line
 ├── StorageUnavailable     the database did not answer for longer than we wait
-├── DataDiffer             a worker's data set is not the one that the study was opened with
-├── DiskFull               a checkpoint could not be written for want of space
+├── CannotContinue         the run ended for a reason that no trial is to blame for
+│   ├── DataDiffer         a worker's data set is not the one that the study was opened with
+│   └── FilesUnavailable   a file could not be written or read: the disk is full, or permission is missing
 ├── TooManyFailures        trial after trial fails, so the run stopped
 ├── TrialLost              a trial belongs to another supervisor by now
 └── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
@@ -32,12 +33,16 @@ class StorageUnavailable(HpsearchError):
     """The database could not be reached, or refused to write, for longer than the patience given."""
 
 
-class DataDiffer(HpsearchError):
-    """A worker loaded other data than the command did; the trials concerned wait in the queue."""
+class CannotContinue(HpsearchError):
+    """No trial could be trained any further, whatever its configuration; those concerned wait in the queue."""
 
 
-class DiskFull(HpsearchError):
-    """No space left for checkpoints; the trials concerned wait in the queue."""
+class DataDiffer(CannotContinue):
+    """A worker loaded other data than the command did."""
+
+
+class FilesUnavailable(CannotContinue):
+    """A file of ours could not be written or read: no space left, no permission, a read-only file system."""
 
 
 class TooManyFailures(HpsearchError):

@@ -200,11 +200,9 @@ def load_study(name_or_path: str) -> StudyFile:
     sys.modules[module.__name__] = module
     if (folder := str(path.parent.resolve())) not in sys.path:
         sys.path.append(folder)
-    try:
+    with users_code(path):
         # Not imported: a cached bytecode file could be of an older text than the digest.
         exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:
-        raise StudyFileError(locate(error, path)) from error
     study = getattr(module, "study", None)
     if not isinstance(study, Study):
         found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
@@ -214,15 +212,27 @@ def load_study(name_or_path: str) -> StudyFile:
 
 @contextmanager
 def users_code(path: Path) -> Iterator[None]:
-    """Run code of the study file at `path`; what it raises becomes a StudyFileError that names the user's line."""
+    """Run code of the study file at `path`; what it raises becomes a StudyFileError that names the user's line.
+
+    So does its leaving the working folder, in which relative paths are looked up.
+    """
+    folder = Path.cwd()
     try:
         yield
     except StudyFileError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, HpsearchError) and not _frames(error, path):
             raise
         raise StudyFileError(locate(error, path)) from error
+    finally:
+        moved = Path.cwd() != folder
+        os.chdir(folder)
+    if moved:
+        raise StudyFileError(
+            f"{path} changes the working folder, in which --runs and --storage are looked up: leave os.chdir out and "
+            f"give files as Path(__file__).parent / 'NAME'"
+        )
 
 
 def _frames(error: BaseException, path: Path) -> list[traceback.FrameSummary]:

@@ -54,6 +54,19 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "unknown database": (["run", "--study", "tiny", "--storage", "oracle9://x/y"], ["oracle9", "sqlite:///"]),
     "unsupported database": (["run", "--study", "tiny", "--storage", "mssql://x/y"], ["mssql", "not supported"]),
     "in memory": (["run", "--study", "tiny", "--storage", "sqlite://"], ["in memory", "sqlite:///FILE"]),
+    "in memory by a URI": (
+        ["run", "--study", "tiny", "--storage", "sqlite:///file:x?mode=memory&uri=true"],
+        ["SQLite URI", "not supported", "sqlite:///FILE"],
+    ),
+    "exits": (["run", "--study", str(BROKEN / "exits.py")], ["exits.py:3", "sys.exit(0)", "SystemExit"]),
+    "changes folder": (
+        ["run", "--study", str(BROKEN / "changes_folder.py")],
+        ["changes_folder.py", "leave os.chdir out", "Path(__file__).parent"],
+    ),
+    "changes folder for its data": (
+        ["run", "--study", str(BROKEN / "changes_folder_for_data.py")],
+        ["changes_folder_for_data.py", "leave os.chdir out"],
+    ),
     "missing folder": (
         ["run", "--study", "tiny", "--storage", "sqlite:////no/such/folder/x.db"],
         ["/no/such/folder", "does not exist"],

@@ -1,8 +1,10 @@
 import math
 import os
 import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from hpsearch import checkpoint
-from hpsearch.errors import CheckpointError, DiskFull
+from hpsearch.errors import CheckpointError, FilesUnavailable
 
 
 def state() -> dict[str, Any]:
@@ -256,7 +258,7 @@ class TestWriteAtomically:
     def test_a_full_disk_leaves_the_old_file_and_nothing_else(self, small_disk: Path) -> None:
         path = small_disk / "file"
         checkpoint.write_atomically(path, b"o" * 20_000)
-        with pytest.raises(DiskFull, match=f"no space left on the disk of {small_disk}: free some"):
+        with pytest.raises(FilesUnavailable, match=f"no space left on the disk of {small_disk}: free some"):
             checkpoint.write_atomically(path, b"n" * 60_000)
         assert path.read_bytes() == b"o" * 20_000
         assert list(small_disk.iterdir()) == [path]
@@ -266,15 +268,52 @@ class TestWriteAtomically:
     def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(self, small_disk: Path) -> None:
         path = small_disk / "last.pt"
         checkpoint.save(path, {"weights": torch.ones(10)})
-        with pytest.raises(DiskFull):
+        with pytest.raises(FilesUnavailable):
             checkpoint.save(path, {"weights": torch.zeros(100_000)})
         assert torch.equal(checkpoint.load(path)["weights"], torch.ones(10))
         assert list(small_disk.iterdir()) == [path]
 
-    def test_other_errors_pass_and_leave_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError):
+    def test_another_refusal_is_one_line_and_leaves_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(FilesUnavailable, match=r"cannot access .*absent/file .No such file or directory."):
             checkpoint.write_atomically(tmp_path / "absent" / "file", b"x")
         (tmp_path / "folder").mkdir()
-        with pytest.raises(OSError, match="directory"):
+        with pytest.raises(FilesUnavailable, match="directory"):
             checkpoint.write_atomically(tmp_path / "folder", b"x")
         assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+    def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(self, tmp_path: Path) -> None:
+        code = (
+            "import os, signal, sys; from pathlib import Path; from hpsearch import checkpoint\n"
+            "os.fsync = lambda file: (print('writing', flush=True), signal.pause())\n"
+            "checkpoint.write_atomically(Path(sys.argv[1]), b'new')"
+        )
+        path = tmp_path / "params.json"
+        (tmp_path / ".params.json.4711.tmp").touch()
+        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            (temporary,) = tmp_path.iterdir()
+            for _ in range(2):
+                checkpoint.remove_orphans(tmp_path)
+                checkpoint.write_atomically(path, b"old")
+                assert sorted(tmp_path.iterdir()) == [temporary, path]
+            writer.kill()
+        checkpoint.write_atomically(tmp_path / "other", b"o")
+        assert temporary.exists()
+        checkpoint.write_atomically(path, b"newer")
+        assert not temporary.exists()
+        assert path.read_bytes() == b"newer"
+
+
+class TestCreateExclusively:
+    @pytest.mark.parametrize("links", [True, False])
+    def test_one_of_many_creates_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+        if not links:
+            monkeypatch.setattr(Path, "hardlink_to", lambda *paths: os.link("/", "/nowhere/at/all"))
+        path = tmp_path / "study.json"
+        with ThreadPoolExecutor(8) as pool:
+            contents = [str(number).encode() * 1000 for number in range(40)]
+            created = list(pool.map(lambda content: checkpoint.create_exclusively(path, content), contents))
+        assert sum(created) == 1
+        assert path.read_bytes() == contents[created.index(True)]
+        assert list(tmp_path.iterdir()) == [path]

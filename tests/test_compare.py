@@ -223,6 +223,26 @@ def test_an_interrupted_comparison_goes_on_to_the_exact_budget(tmp_path: Path, t
     assert watcher.bests["tiny@random#1"] == max(curves(tmp_path)["tiny@random#1"])
 
 
+def test_a_pair_whose_process_never_ends_loading_fails_and_the_next_is_trained(tmp_path: Path) -> None:
+    path, first = tmp_path / "slow.py", tmp_path / "first"
+    path.write_text(
+        f"import multiprocessing, pathlib, time\n"
+        f"if multiprocessing.parent_process() and not pathlib.Path({str(first)!r}).exists():\n"
+        f"    pathlib.Path({str(first)!r}).touch()\n"
+        f"    time.sleep(600)\n" + (STUDIES / "tiny.py").read_text()
+    )
+    slow = load_study(str(path))
+    data = slow.study.load_data()
+    pairs = make_pairs("random,sobol", slow.study, name="slow", repeats=1, seed=0)
+    url = f"sqlite:///{tmp_path}/hpsearch.db"
+    job = make_job(slow, data, storage=url, runs=tmp_path / "runs", budget=8, device="cpu")
+    watcher = Interrupting()
+    assert train_pairs(pairs, dataclasses.replace(job, load_timeout=10.0), watcher)
+    assert len(watcher.errors) == 1
+    assert "has not loaded the study within 10 s" in watcher.errors[0]
+    assert watcher.ends == {"slow@sobol#1": ("done", 8)}
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -5,11 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -142,7 +146,7 @@ def test_a_task_trains_to_its_end_and_leaves_its_files(make: Make, tmp_path: Pat
     assert outcome.parameters == 64 * 16 + 16 + 16 * 10 + 10
     assert json.loads((tmp_path / "params.json").read_text())["params"] == PARAMS
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_pruned_task_keeps_what_was_reported(make: Make, tmp_path: Path, undisturbed: Any) -> None:
@@ -345,14 +349,185 @@ def test_a_study_file_changed_during_the_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.py"
     path.write_text((STUDIES / "tiny.py").read_text())
     study_file = load_study(str(path))
-    executor = _local(study_file, study_file.study.load_data())
-    path.write_text(path.read_text() + "# changed\n")
-    executor.submit(task(tmp_path / "3"))
-    _, outcome = drive(executor)
-    executor.close()
+    with closing(_local(study_file, study_file.study.load_data())) as executor:
+        path.write_text(path.read_text() + "# changed\n")
+        executor.submit(task(tmp_path / "3"))
+        _, outcome = drive(executor)
     assert outcome is not None
-    assert outcome.reason == "failed"
+    # No trial's fault: each is as it was before.
+    assert outcome.reason == "interrupted"
     assert "was changed during the run" in (outcome.error or "")
+
+
+# What a study does in a worker only, at this point of its life.
+IN_A_WORKER = """
+import multiprocessing, os, signal, sys, threading, time
+import torch
+from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, digits
+
+def here(place):
+    return place == "{place}" and multiprocessing.parent_process() is not None
+
+def act():
+    {act}
+
+if here("import"):
+    act()
+
+class Examples(torch.utils.data.Dataset):
+    def __init__(self, split): self.split = split
+    def __len__(self): return len(self.split.targets)
+    def __getitem__(self, index): return self.split.inputs[index], self.split.targets[index]
+
+def dataset():
+    if here("data"):
+        act()
+    data = digits(size=8)
+    if "{place}" != "data":
+        return data
+    return Dataset(train=Examples(data.train), validation=Examples(data.validation), test=None, classes=data.classes)
+
+class Model(MLP):
+    def __init__(self, **options):
+        super().__init__(**options)
+        if here("model"):
+            act()
+
+def recipe(space):
+    return Recipe(model=Model(inputs=64, hidden=(8,)), optimizer=SGD(lr=space.float("lr", 0.01, 0.1)))
+
+study = Study(recipe=recipe, dataset=dataset, epochs=3)
+"""
+LR = {"lr": 0.05}
+
+
+def starts(folder: Path, place: str, act: str, **options: Any) -> LocalExecutor:
+    """Return an executor of a study that does `act` in its workers."""
+    path = folder / "acting.py"
+    path.write_text(IN_A_WORKER.replace("{place}", place).replace("{act}", act))
+    study_file = load_study(str(path))
+    return LocalExecutor(study_file, study_file.study.load_data(), workers=1, **options)
+
+
+@pytest.mark.parametrize("place", ["import", "data"])
+def test_what_fails_while_a_worker_loads_is_no_trials_fault_and_is_named(tmp_path: Path, place: str) -> None:
+    with closing(starts(tmp_path, place, "raise ValueError('the file is gone')")) as executor:
+        for _ in range(2):
+            executor.submit(task(tmp_path / "3", LR))
+            _, outcome = drive(executor)
+            assert outcome is not None
+            assert outcome.reason == "interrupted"
+            assert "acting.py:10: \"raise ValueError('the file is gone')\": ValueError" in (outcome.error or "")
+
+
+@pytest.mark.parametrize("place", ["import", "data"])
+def test_a_worker_that_never_ends_loading_is_noticed(tmp_path: Path, place: str) -> None:
+    with closing(starts(tmp_path, place, "time.sleep(600)", load_timeout=2.0)) as executor:
+        executor.submit(task(tmp_path / "3", LR))
+        _, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.reason == "interrupted"
+    assert "acting.py and its data within 2 s" in (outcome.error or "")
+
+
+def test_a_worker_may_take_its_time_to_load(tmp_path: Path) -> None:
+    with closing(starts(tmp_path, "data", "time.sleep(3)", load_timeout=60.0)) as executor:
+        executor.submit(task(tmp_path / "3", LR))
+        _, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.reason == "budget"
+
+
+def test_a_killed_worker_whose_child_holds_the_pipe_is_noticed(tmp_path: Path) -> None:
+    act = "os.fork() == 0 and (time.sleep(20), os._exit(0)); os.kill(os.getpid(), signal.SIGKILL)"
+    with closing(starts(tmp_path, "model", act)) as executor:
+        executor.submit(task(tmp_path / "3", LR))
+        began = time.monotonic()
+        events, _ = drive(executor)
+        assert isinstance(events[-1], Died)
+        assert "SIGKILL" in events[-1].why
+        assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("act", ["sys.exit(0)", "os.chdir('/')"])
+def test_what_a_model_does_to_its_process_harms_its_trial_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(starts(tmp_path, "model", act)) as executor:
+        executor.submit(task(Path("runs/3"), LR))
+        _, outcome = drive(executor)
+    assert outcome is not None
+    if act == "os.chdir('/')":
+        assert outcome.reason == "budget"
+        assert (tmp_path / "runs/3/best.pt").exists()
+    else:
+        assert outcome.reason == "failed"
+        assert "acting.py" in (outcome.error or "")
+
+
+def server_of(executor: LocalExecutor) -> psutil.Process:
+    server = psutil.Process(executor._workers[0].child.pid).parent()
+    assert server is not None
+    return server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+def test_workers_go_on_when_their_server_is_killed(tmp_path: Path, undisturbed: Any) -> None:
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    with closing(_local(study_file, study_file.study.load_data())) as executor:
+        executor.submit(task(tmp_path))
+
+        def kill(event: Reported) -> str:
+            if event.report.interval == 2:
+                server_of(executor).kill()
+            return "continue"
+
+        events, outcome = drive(executor, kill)
+        assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+def test_server_and_worker_killed_together_are_replaced(tmp_path: Path, undisturbed: Any) -> None:
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    with closing(_local(study_file, study_file.study.load_data())) as executor:
+        executor.submit(task(tmp_path))
+
+        def kill(event: Reported) -> str:
+            worker = psutil.Process(executor._workers[0].child.pid)
+            server_of(executor).kill()
+            worker.kill()
+            return "continue"
+
+        events, outcome = drive(executor, kill)
+        assert outcome is None
+        assert isinstance(events[-1], Died)
+        executor.submit(task(tmp_path))
+        events, outcome = drive(executor)
+        assert_same_end(undisturbed, reports(events), outcome, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server on Linux only")
+def test_a_server_killed_while_it_starts_a_worker_is_replaced(tmp_path: Path) -> None:
+    study_file = load_study(str(STUDIES / "tiny.py"))
+    with closing(_local(study_file, study_file.study.load_data())) as executor, ThreadPoolExecutor(1) as pool:
+        server = server_of(executor)
+        server.suspend()
+        started = pool.submit(executor._start)
+        time.sleep(0.5)
+        server.kill()
+        worker = started.result(timeout=60)
+        assert psutil.Process(worker.child.pid).is_running()
+        worker.child.close()
+
+
+def test_nothing_is_left_once_an_executor_is_closed(tmp_path: Path) -> None:
+    executor = starts(tmp_path, "import", "time.sleep(600)")
+    executor.submit(task(tmp_path / "3", LR))
+    worker = psutil.Process(executor._workers[0].child.pid)
+    executor.close()
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    executor.close()
 
 
 def test_the_inline_executor_trains_with_one_thread_as_workers_do() -> None:
@@ -455,7 +630,7 @@ def test_each_worker_is_sent_its_device(
     study_file = load_study(str(STUDIES / "tiny.py"))
     executor = LocalExecutor(study_file, study_file.study.load_data(), workers=2)
     sent: list[Any] = []
-    monkeypatch.setattr("hpsearch.executors.local._Worker.send", lambda worker, message: sent.append(message))
+    monkeypatch.setattr("hpsearch.executors.processes.Child.send", lambda child, message: sent.append(message))
     for number in range(2):
         executor.submit(Task(number=number, params=PARAMS, seed=11, folder=tmp_path, identity="a", device=device))
     executor.close()

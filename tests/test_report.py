@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from hpsearch import UsageError
 from hpsearch.results import Results, open_results, plots
+from hpsearch.results.figures import write_figure
 from hpsearch.results.report import best_frame, endings_frame, write_report
 from hpsearch.results.tables import trials_frame
 
@@ -30,6 +31,17 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_study(folder, REASONS)
     assert hpsearch_here(folder, "report", "--study", "tiny") == 0
     return folder
+
+
+def test_a_figure_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "plot.png"
+    write_figure(Figure(figsize=(2, 2)), path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        write_figure(Figure(figsize=(3, 3)), path)
+        assert reader.read() == before
+    assert matplotlib.image.imread(path).shape[:2] == (300, 300)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:

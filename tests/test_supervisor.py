@@ -189,6 +189,23 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path: Path, small_disk: 
     whole(tmp_path, 3)
 
 
+def test_a_folder_that_cannot_be_written_ends_the_run_and_costs_nothing(tmp_path: Path, small_disk: Path) -> None:
+    options = ("--n-trials", "4", "--workers", "2", "--runs", str(small_disk / "runs"))
+    assert hpsearch(*TINY, *options, "--n-trials", "1", cwd=tmp_path).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    run = hpsearch(*TINY, *options, cwd=tmp_path)
+    assert run.returncode == 1
+    assert "hpsearch: cannot access" in run.stderr
+    assert "Read-only file system" in run.stderr
+    assert "Traceback" not in run.stderr
+    counts = states(tmp_path / "hpsearch.db", "tiny")
+    assert counts["RUNNING"] == counts["FAIL"] == 0
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    again = hpsearch(*TINY, *options, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    whole(tmp_path, 4)
+
+
 def test_a_full_disk_under_the_database_ends_the_run_and_costs_nothing(tmp_path: Path, small_disk: Path) -> None:
     database = small_disk / "hpsearch.db"
     storage = ("--storage", f"sqlite:///{database}")

@@ -3,8 +3,10 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted with the work saved.
 """
 
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +17,12 @@ from hpsearch.errors import HpsearchError
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_STORAGE = "sqlite:///hpsearch.db"
+THREADS_SECONDS = 3.0
 
 
 def main() -> None:
     """Run the command line and exit."""
+    code: object = 1
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -33,7 +37,41 @@ def main() -> None:
         # The reader of our output left; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    except Exception as error:
+        if (line := _database_away(error)) is None:
+            raise
+        code = _fail(line, 1)
+    finally:
+        code = code if isinstance(code, int) else 0
+        _end_in_time(code)
+    sys.exit(code)
+
+
+def _database_away(error: Exception) -> str | None:
+    """Return a line for a database that does not answer, None for any other error."""
+    from hpsearch.search.storage import is_outage, reason
+
+    if not is_outage(error):
+        return None
+    return f"the database does not answer ({reason(error, 'sqlite://')}): run the same command again when it does"
+
+
+def _end_in_time(code: int) -> None:
+    """Have the process end though a thread that the user's code started does not: Python would wait for it for ever."""
+
+    def cut_off() -> None:
+        left = [thread for thread in threading.enumerate() if not thread.daemon and thread != threading.main_thread()]
+        if not left:
+            return
+        print(f"hpsearch: a thread of your code, {left[0].name}, did not end; it was cut off", file=sys.stderr)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(THREADS_SECONDS, cut_off)
+    timer.daemon = True
+    timer.start()
 
 
 def _fail(message: str, code: int) -> int:

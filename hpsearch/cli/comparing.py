@@ -17,7 +17,9 @@ from hpsearch.cli.arguments import as_typed, check_device, default_workers, outp
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError, last_line
 from hpsearch.results import compare, markdown
+from hpsearch.results.figures import write_figure
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, trained_already
+from hpsearch.search.folders import folder_name
 from hpsearch.search.opening import OpenStudy, open_to_read
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
 from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
@@ -49,6 +51,7 @@ def compare_strategies(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     set_data_folder(data)
     check_url(storage, create=True)
+    began = time.monotonic()
     study_file = load_study(study)
     definition = study_file.study
     first_seed = definition.seed if seed is None else seed
@@ -58,10 +61,11 @@ def compare_strategies(
     device = check_device(device)
     with users_code(study_file.path):
         dataset = definition.load_data()
+        load_seconds = time.monotonic() - began
         intervals = most_intervals(definition, length(dataset.train))
     for pair in pairs:
         make_pruner(pair.pruner, intervals)
-    folder = output_folder(out or Path("reports") / name)
+    folder = output_folder(out or Path("reports") / folder_name(name))
     before = trained_already(pairs, storage, study_file, dataset, runs, budget)
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
@@ -71,7 +75,16 @@ def compare_strategies(
     left = [pair for pair in pairs if before[pair] < budget]
     with _watcher(console, name, before, budget) as watcher:
         workers = min(workers or default_workers("cpu"), max(len(left), 1))
-        job = make_job(study_file, dataset, storage=storage, runs=runs, budget=budget, device=device, workers=workers)
+        job = make_job(
+            study_file,
+            dataset,
+            storage=storage,
+            runs=runs,
+            budget=budget,
+            device=device,
+            workers=workers,
+            load_seconds=load_seconds,
+        )
         finished = train_pairs(left, job, watcher)
     missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
     compared = [pair for pair in pairs if pair.repeat not in missing]
@@ -138,8 +151,7 @@ def write_comparison(
     shown = compare.shown_table(table)
     seeds = markdown.count(int(table["repeats"].max()), "seed")
     title = f"{study_file.name}: {epochs:,} epochs for each strategy, {seeds}"
-    figure = compare.plot_curves(curve, table, epochs, title)
-    figure.savefig(folder / "compare.png", dpi=100)
+    write_figure(compare.plot_curves(curve, table, epochs, title), folder / "compare.png")
     write_atomically(folder / "compare.csv", table.to_csv(index=False).encode())
     write_atomically(folder / "compare_repeats.csv", repeats.to_csv(index=False).encode())
     write_atomically(folder / "compare_curves.csv", compare.improvements(curve).to_csv(index=False).encode())

@@ -8,6 +8,7 @@ from rich.console import Console
 from hpsearch.cli.arguments import as_typed, output_folder, set_data_folder
 from hpsearch.results.report import write_report
 from hpsearch.results.study import open_results
+from hpsearch.search.folders import folder_name
 
 
 def report_study(*, study: str, name: str | None, storage: str, runs: Path, data: Path | None, out: Path | None) -> int:
@@ -16,7 +17,7 @@ def report_study(*, study: str, name: str | None, storage: str, runs: Path, data
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     set_data_folder(data)
     results = open_results(study, name=name, storage=storage, runs=runs)
-    folder = output_folder(out or Path("reports") / results.opened.name)
+    folder = output_folder(out or Path("reports") / folder_name(results.opened.name))
     failures = write_report(results, folder, as_typed())
     for failure in failures:
         console.print(f"hpsearch: {failure}", style="yellow", soft_wrap=True, markup=False)

@@ -1,7 +1,9 @@
 """`hpsearch export` and `hpsearch retrain`."""
 
 import shlex
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
 from hpsearch.errors import HpsearchError, UsageError, last_line
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome, time_to_load
 from hpsearch.results import markdown
 from hpsearch.results.card import export_program, write_model
 from hpsearch.results.export import (
@@ -23,6 +25,7 @@ from hpsearch.results.export import (
 )
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
+from hpsearch.search.folders import folder_name
 from hpsearch.study import load_study, users_code
 from hpsearch.training import EpochReport
 
@@ -68,35 +71,38 @@ def retrain(
     candidates = [read_configuration(path) for path in configurations]
     _check_together(configurations, candidates)
     device = check_device(device)
+    began = time.monotonic()
     study_file = load_study(study or _study_path(configurations[0], candidates[0]))
     with users_code(study_file.path):
         dataset = study_file.study.load_data()
+    load_seconds = time.monotonic() - began
     for path, candidate in zip(configurations, candidates, strict=True):
         check_unchanged(candidate, path, study_file, dataset)
     if dataset.test is None:
         raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
-    folder = output_folder(out or Path("reports") / candidates[0].study / "retrain")
+    folder = output_folder(out or Path("reports") / folder_name(candidates[0].study) / "retrain")
 
     workers = min(default_workers(device) if workers is None else workers, len(candidates) * seeds)
     executor: Executor = (
-        LocalExecutor(study_file, dataset, workers=workers) if workers else InlineExecutor(study_file.study, dataset)
+        LocalExecutor(study_file, dataset, workers=workers, load_timeout=time_to_load(load_seconds))
+        if workers
+        else InlineExecutor(study_file.study, dataset)
     )
     progress = _Progress(console, len(candidates), seeds)
     try:
-        confirmed = confirm(
-            candidates,
-            seeds,
-            executor,
-            runs / f"{candidates[0].study}.retrain",
-            device=device,
-            reported=progress.reported,
-            ended=progress.ended,
-        )
+        with closing(executor):
+            confirmed = confirm(
+                candidates,
+                seeds,
+                executor,
+                runs / folder_name(f"{candidates[0].study}.retrain"),
+                device=device,
+                reported=progress.reported,
+                ended=progress.ended,
+            )
     except KeyboardInterrupt:
         console.print(f"hpsearch: interrupted; what is trained is kept: {as_typed()}", soft_wrap=True)
         return 130
-    finally:
-        executor.close()
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]

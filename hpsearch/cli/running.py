@@ -1,6 +1,8 @@
 """`hpsearch run`."""
 
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -8,7 +10,7 @@ from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, set_data_folder
 from hpsearch.datasets import length
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
 from hpsearch.executors.task import BEST
 from hpsearch.progress import observer_for, short
 from hpsearch.search.opening import OpenStudy, finished_already, open_for_run
@@ -45,6 +47,7 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_data_folder(data)
     check_url(storage, create=True)
+    began = time.monotonic()
     study_file = load_study(study)
     definition = study_file.study
     sampler = sampler or definition.sampler
@@ -67,6 +70,7 @@ def run_study(
         return 0
     with users_code(study_file.path):
         dataset = definition.load_data()
+        load_seconds = time.monotonic() - began
         intervals = most_intervals(definition, length(dataset.train))
     make_pruner(pruner, intervals)
     check_first_batch(study_file, dataset, device=device)
@@ -87,27 +91,26 @@ def run_study(
     if workers == 0:
         executor = InlineExecutor(definition, dataset)
     else:
-        executor = LocalExecutor(study_file, dataset, workers=min(workers, limits.n_trials))
-    with observer_for(console, opened.name, intervals) as observer:
+        executor = LocalExecutor(
+            study_file, dataset, workers=min(workers, limits.n_trials), load_timeout=time_to_load(load_seconds)
+        )
+    with closing(executor), observer_for(console, opened.name, intervals) as observer:
         if (best := opened.best_trial()) is not None:
             observer.best_so_far(best.value or 0.0, best.number)
         if (plan := rung_plan(pruner, intervals)) is not None:
             observer.message(plan)
-        try:
-            end = Supervisor(
-                opened,
-                definition,
-                executor,
-                observer,
-                limits,
-                sampler=make_sampler(sampler, opened.seed, definition),
-                pruner=make_pruner(pruner, intervals, opened.seed),
-                examples=length(dataset.train),
-                grid=grid,
-                device=device,
-            ).run()
-        finally:
-            executor.close()
+        end = Supervisor(
+            opened,
+            definition,
+            executor,
+            observer,
+            limits,
+            sampler=make_sampler(sampler, opened.seed, definition),
+            pruner=make_pruner(pruner, intervals, opened.seed),
+            examples=length(dataset.train),
+            grid=grid,
+            device=device,
+        ).run()
     console.print(observer.summary(), soft_wrap=True)
     name_again = opened.name if opened.name != study_file.name else None
     command = as_typed(n_trials=limits.n_trials, name=name_again, fresh=False)

@@ -5,7 +5,7 @@ or to stop before it reports again, and says how the task ended.
 """
 
 from hpsearch.executors.inline import InlineExecutor
-from hpsearch.executors.local import LocalExecutor
+from hpsearch.executors.local import LocalExecutor, time_to_load
 from hpsearch.executors.protocol import Died, Ended, Event, Executor, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Reason, Task
 
@@ -22,4 +22,5 @@ __all__ = [
     "Task",
     "Verdict",
     "Warned",
+    "time_to_load",
 ]

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpsearch.checkpoint import full_disk
+from hpsearch.checkpoint import accessing
 from hpsearch.errors import TrialLost
 
 CLAIM = ".claim"
@@ -37,7 +37,7 @@ class Fence:
             if identity == self._identity and number > self._number:
                 raise self._lost()
             os.truncate(file, 0)
-            with full_disk(self._path.parent):
+            with accessing(self._path):
                 os.pwrite(file, json.dumps([self._identity, self._number]).encode(), 0)
 
     @contextlib.contextmanager
@@ -50,7 +50,7 @@ class Fence:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        with full_disk(self._path.parent):
+        with accessing(self._path):
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             with contextlib.suppress(OSError):

@@ -4,7 +4,6 @@ The processes load the user's study file themselves; the data set's tensors are 
 A process that dies is noticed at once and replaced; when the supervisor dies, its workers end within a second.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +13,7 @@ import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.multiprocessing
@@ -24,54 +23,80 @@ from hpsearch.errors import DataDiffer, HpsearchError
 from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
-from hpsearch.study import Study, StudyFile
+from hpsearch.study import Study, StudyFile, users_code
 
 POLL_SECONDS = 0.02
+LOADED = "loaded"
+
+
+def time_to_load(seconds: float) -> float:
+    """Return how many seconds a worker may take to load study and data where loading them here took `seconds`."""
+    # With one thread, beside as many others as there are cores, from a disk that all of them read.
+    return 120.0 + 30 * seconds
 
 
 class LocalExecutor:
     """An `Executor` of `workers` processes, each with `threads` threads."""
 
-    def __init__(self, study_file: StudyFile, data: Dataset, *, workers: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        study_file: StudyFile,
+        data: Dataset,
+        *,
+        workers: int,
+        threads: int = 1,
+        load_timeout: float = time_to_load(0.0),
+    ) -> None:
+        """Start the workers. One that takes longer than `load_timeout` seconds to load study and data ends the run."""
         self.slots = workers
+        self._study_file = study_file
         shared = data.share()
         expected = None if shared else fingerprint(data)
         self._arguments = (study_file.path, study_file.digest, shared, expected, threads)
+        self._load_timeout = load_timeout
         self._context = processes.context(__name__)
         self._stopping = False
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(self._start())
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, task: Task) -> None:
         """Start a task on an idle worker."""
         self._stopping = False
         index, worker = next((index, worker) for index, worker in enumerate(self._workers) if worker.number is None)
-        worker.number = task.number
         if task.device == "cuda":
             task = replace(task, device=own_device(index, torch.cuda.device_count()))
-        worker.send(task)
+        worker.submit(task)
 
     def reply(self, number: int, verdict: Verdict) -> None:
         """Answer the last report of a trial."""
         for worker in self._workers:
             if worker.number == number:
-                worker.send(verdict)
+                worker.child.send(verdict)
 
     def events(self, timeout: float) -> list[Event]:
         """Return what the workers sent, or died of."""
         if self._stopping:
             for worker in self._workers:
                 if worker.number is not None and not worker.told_to_stop:
-                    worker.send("interrupt")
+                    worker.child.send("interrupt")
                     worker.told_to_stop = True
         events: list[Event] = []
-        ready = wait([worker.connection for worker in self._workers], timeout)
+        ready = wait([waitable for worker in self._workers for waitable in worker.child.waitables], timeout)
         for index, worker in enumerate(self._workers):
-            if worker.connection in ready:
+            if any(waitable in ready for waitable in worker.child.waitables):
                 events += worker.receive()
-                if worker.gone:
+                if worker.child.gone:
                     if worker.number is not None:
-                        events.append(Died(worker.number, worker.why_gone()))
-                    self._workers[index] = self._start()
+                        events.append(Died(worker.number, f"its worker {worker.child.how_it_ended()}"))
+                    self._replace(index)
+            elif worker.number is not None and worker.loading_for() > self._load_timeout:
+                events.append(Ended(worker.number, Outcome(reason="interrupted", error=self._too_slow())))
+                self._replace(index)
         return events
 
     def stop(self) -> None:
@@ -82,19 +107,27 @@ class LocalExecutor:
         """End a trial's process by force."""
         for worker in self._workers:
             if worker.number == number:
-                worker.kill()
+                worker.child.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """End all processes at once."""
         for worker in self._workers:
-            worker.kill()
-            worker.connection.close()
+            worker.child.send_signal(signal.SIGKILL)
+        for worker in self._workers:
+            worker.child.close()
 
     def _start(self) -> "_Worker":
-        ours, theirs = self._context.Pipe()
-        process = processes.start(self._context, _main, theirs, *self._arguments)
-        theirs.close()
-        return _Worker(process, ours)
+        return _Worker(processes.Child(self._context, _main, *self._arguments))
+
+    def _replace(self, index: int) -> None:
+        self._workers[index].child.close()
+        self._workers[index] = self._start()
+
+    def _too_slow(self) -> str:
+        return (
+            f"a worker has not loaded {self._study_file.path} and its data within {self._load_timeout:.0f} s, many "
+            f"times what it took before the run: look for what does not end in a process of its own"
+        )
 
 
 def own_device(worker: int, gpus: int) -> str:
@@ -103,44 +136,35 @@ def own_device(worker: int, gpus: int) -> str:
 
 
 class _Worker:
-    """The supervisor's end of a worker process."""
+    """A worker process, and what it is doing."""
 
-    def __init__(self, process: Any, connection: Connection) -> None:
-        self.process = process
-        self.connection = connection
+    def __init__(self, child: processes.Child) -> None:
+        self.child = child
         self.number: int | None = None
         self.told_to_stop = False
-        self.gone = False
+        self._loaded = False
+        self._submitted = 0.0
 
-    def send(self, message: object) -> None:
-        # A dead worker is noticed by its sentinel.
-        with contextlib.suppress(OSError):
-            self.connection.send(message)
+    def submit(self, task: Task) -> None:
+        self.number = task.number
+        self._submitted = time.monotonic()
+        self.child.send(task)
+
+    def loading_for(self) -> float:
+        """Return for how many seconds it has been loading study and data for its first task."""
+        return 0.0 if self._loaded else time.monotonic() - self._submitted
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        try:
-            while self.connection.poll():
-                event = self.connection.recv()
-                events.append(event)
-                if isinstance(event, Ended):
-                    self.number = None
-                    self.told_to_stop = False
-        except (EOFError, OSError):
-            self.gone = True
+        for message in self.child.receive():
+            if message == LOADED:
+                self._loaded = True
+                continue
+            events.append(message)
+            if isinstance(message, Ended):
+                self.number = None
+                self.told_to_stop = False
         return events
-
-    def why_gone(self) -> str:
-        # The exit code may come a moment after the connection's end.
-        wait([self.process.sentinel], 1.0)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            return f"its worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return f"its worker ended with exit code {code}"
-
-    def kill(self) -> None:
-        processes.send_signal(self.process, signal.SIGKILL)
 
 
 def _main(
@@ -156,7 +180,7 @@ def _main(
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    study: Study | None = None
+    loaded: tuple[Study, Dataset] | None = None
     while True:
         try:
             task = connection.recv()
@@ -165,31 +189,36 @@ def _main(
         if not isinstance(task, Task):
             continue
         try:
-            if study is None:
-                study = processes.load_unchanged(path, digest).study
-            if data is None:
-                data = _load_data(study, path, expected)
-            outcome = _run(connection, task, study, data)
-        except DataDiffer as error:
-            outcome = Outcome(reason="interrupted", error=str(error))
+            if loaded is None:
+                loaded = _load(path, digest, data, expected)
+                connection.send(LOADED)
+            outcome = _run(connection, task, *loaded)
         except HpsearchError as error:
-            outcome = Outcome(reason="failed", error=str(error))
+            # No trial's fault, and the next one would meet it too.
+            outcome = Outcome(reason="interrupted", error=str(error))
         except Exception:
             outcome = Outcome(reason="failed", error=traceback.format_exc())
         connection.send(Ended(task.number, outcome))
 
 
-def _load_data(study: Study, path: Path, expected: dict[str, str] | None) -> Dataset:
-    """Load the study's data set, the test split left out. Raises DataDiffer if it is not the `expected` one."""
-    data = study.load_data().without_test()
-    found = fingerprint(data)
+def _load(path: Path, digest: str, data: Dataset | None, expected: dict[str, str] | None) -> tuple[Study, Dataset]:
+    """Return study and data, the test split left out.
+
+    Raises StudyFileError with the user's line if loading fails, and DataDiffer if the data are not the `expected` ones.
+    """
+    study = processes.load_unchanged(path, digest).study
+    if data is not None:
+        return study, data
+    with users_code(path):
+        data = study.load_data().without_test()
+        found = fingerprint(data)
     if expected is not None and found != expected:
         changes = [f"{name} has {found[name]}, not {text}" for name, text in expected.items() if found[name] != text]
         raise DataDiffer(
             f"the data set of {path.name} is another one in a worker: {'; '.join(changes)}. Make its function return "
             f"the same data in every process, drawn from fixed seeds and read from files that do not change"
         )
-    return data
+    return study, data
 
 
 def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Outcome:

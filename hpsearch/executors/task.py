@@ -14,13 +14,13 @@ import io
 import json
 import traceback
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
-from hpsearch.errors import DiskFull, TrialLost
+from hpsearch.errors import CannotContinue, TrialLost
 from hpsearch.executors.fence import Fence
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
@@ -80,13 +80,15 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     Training goes on into the next interval while the verdict on the last report is awaited, but nothing of it is
     written or reported before: what is stored does not depend on when a verdict arrives.
     """
+    # The user's code may leave the working folder.
+    task = replace(task, folder=task.folder.absolute())
     try:
         outcome = yield from _Worker(task, study, data, control).train()
     except TrialLost:
         return Outcome(reason="lost")
-    except DiskFull as error:
+    except CannotContinue as error:
         return Outcome(reason="interrupted", error=str(error))
-    except Exception:
+    except (Exception, SystemExit):
         return Outcome(reason="failed", error=traceback.format_exc())
     return outcome
 
@@ -100,7 +102,8 @@ class _Worker:
         self.best_weights: dict[str, Any] | None = None
         self.stopper = Stopper(study.early_stopping)
         self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
-        task.folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.accessing(task.folder):
+            task.folder.mkdir(parents=True, exist_ok=True)
         self.fence = Fence(task.folder, task.identity, task.claim)
 
     def train(self) -> Generator[EpochReport, None, Outcome]:
@@ -125,7 +128,7 @@ class _Worker:
             if self.stopper.reason is not None:
                 return self._end(self.stopper.reason)
 
-        with self.fence.held():
+        with checkpoint.accessing(self.task.folder), self.fence.held():
             for old in self.task.folder.glob("events.out.tfevents.*"):
                 old.unlink()
         with _Events(self.task.folder, self.task.params, self.history) as events:
@@ -191,7 +194,8 @@ class _Worker:
 
     def _resume_point(self) -> dict[str, Any] | None:
         for name in (LAST, PREVIOUS):
-            state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
+            with checkpoint.accessing(self.task.folder / name):
+                state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
             if state is not None and state["identity"] == self.task.identity:
                 return state
         return None
@@ -259,12 +263,14 @@ class _Events:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._folder = folder
         self._best = 0.0
         shown = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
         _, start, self._end = hparams(shown, {})
-        # Not `add_hparams`, which writes to a folder of its own.
-        self._writer._get_file_writer().add_summary(start)
+        with checkpoint.accessing(folder):
+            self._writer = SummaryWriter(str(folder), flush_secs=10)
+            # Not `add_hparams`, which writes to a folder of its own.
+            self._writer._get_file_writer().add_summary(start)
         for report in history:
             self.add(report)
 
@@ -272,9 +278,10 @@ class _Events:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        if kind is None:
-            self._writer._get_file_writer().add_summary(self._end)
-        self._writer.close()
+        with checkpoint.accessing(self._folder):
+            if kind is None:
+                self._writer._get_file_writer().add_summary(self._end)
+            self._writer.close()
 
     def add(self, report: EpochReport) -> None:
         self._best = max(self._best, report.validation_accuracy)
@@ -286,4 +293,5 @@ class _Events:
             ("accuracy/best_validation", self._best),
             ("learning_rate", report.learning_rate),
         ):
-            self._writer.add_scalar(tag, value, report.interval)
+            with checkpoint.accessing(self._folder):
+                self._writer.add_scalar(tag, value, report.interval)

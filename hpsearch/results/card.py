@@ -20,7 +20,7 @@ from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.export import Configuration
-from hpsearch.results.figures import make_figure
+from hpsearch.results.figures import make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
 from hpsearch.training import Run, take
 
@@ -119,7 +119,7 @@ def write_model(
     write_atomically(folder / "confirmed.csv", confirmed.to_csv(index=False).encode())
     write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
     write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
-    plot_confusion(evaluation.confusion).savefig(folder / "confusion.png", dpi=100)
+    write_figure(plot_confusion(evaluation.confusion), folder / "confusion.png")
     page = _card(configuration, run, data, candidates, evaluation, program, digest, len(tested), command, device)
     write_atomically(folder / "card.md", page.encode())
     return result

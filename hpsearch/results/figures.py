@@ -4,8 +4,10 @@ Figures are matplotlib's objects (no pyplot, no global state), about 900 pixels 
 Ito, which colour-blind readers can tell apart; a second mark (line style, marker) always says the same.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import nn
 
+from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Examples, Split
 from hpsearch.errors import UsageError
 from hpsearch.models import gradient_norms
@@ -31,6 +34,13 @@ def make_figure(rows: int = 1, columns: int = 1, *, height: float = 3.6, **optio
     """Return a figure 9 inches wide with `rows` of `height` inches, and its axes as an array (rows, columns)."""
     figure = Figure(figsize=(9, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all. Raises FilesUnavailable if it cannot be written."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    write_atomically(path, content.getvalue())
 
 
 def style(index: int) -> dict[str, Any]:

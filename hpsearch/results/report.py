@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from hpsearch.checkpoint import write_atomically
 from hpsearch.errors import UsageError, last_line
 from hpsearch.results import markdown, plots
+from hpsearch.results.figures import write_figure
 from hpsearch.results.study import Results
 from hpsearch.results.tables import distributions
 from hpsearch.search.opening import FINGERPRINT, NOTE
@@ -53,7 +54,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
     figures, failures = _own_figures(results)
     figures |= _plots(results, importances)
     for name, (figure, _) in figures.items():
-        figure.savefig(folder / "plots" / f"{name}.png", dpi=100)
+        write_figure(figure, folder / "plots" / f"{name}.png")
     for old in (folder / "plots").glob("*.png"):
         if old.stem not in figures:
             old.unlink()

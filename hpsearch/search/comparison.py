@@ -17,7 +17,7 @@ from hpsearch.datasets import Dataset, length
 from hpsearch.errors import UsageError
 from hpsearch.executors import InlineExecutor, Outcome, Task
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.opening import FINGERPRINT, OpenStudy, open_for_run, open_to_read
+from hpsearch.search.opening import FINGERPRINT, OpenStudy, check_name, open_for_run, open_to_read
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import make_pruner, most_intervals
 from hpsearch.search.samplers import fixed_points, make_sampler
@@ -53,7 +53,8 @@ class Pair:
 def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -> list[Pair]:
     """Return the pairs of the strategies in `text`, such as `random,tpe:n_startup_trials=5,gp+asha`, repeat by repeat.
 
-    Repeat r has the seed `seed` + r - 1. Raises UsageError for a strategy that cannot be run or is named twice.
+    Repeat r has the seed `seed` + r - 1. Raises UsageError for a strategy that cannot be run or is named twice, and for
+    a name that no study can have.
     """
     # A piece that is an option only belongs to the strategy before it.
     strategies = [piece.strip() for piece in re.split(r",(?!\s*\w+=)", text) if piece.strip()]
@@ -68,7 +69,7 @@ def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -
         if strategies.count(strategy) > 1:
             raise UsageError(f"strategy {strategy} is named twice in --strategies; --repeats gives it more seeds")
     return [
-        Pair(name=f"{name}@{strategy}#{repeat}", strategy=strategy, repeat=repeat, seed=seed + repeat - 1)
+        Pair(name=check_name(f"{name}@{strategy}#{repeat}"), strategy=strategy, repeat=repeat, seed=seed + repeat - 1)
         for repeat in range(1, repeats + 1)
         for strategy in strategies
     ]

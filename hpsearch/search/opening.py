@@ -1,9 +1,7 @@
-"""Opening a study in a storage: creating it, recognising it, refusing a changed one, finding its folder."""
+"""Opening a study in a storage: creating it, recognising it, refusing a changed one."""
 
 import contextlib
-import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.fingerprint import describe_study, differences
+from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import canonical
 from hpsearch.search.storage import FINISHED, Storage, shown
@@ -29,9 +28,9 @@ STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
 NOTE = "hpsearch:note"
 RUNS = "hpsearch:runs"
-MARKER = "study.json"
 # What `optuna.Study.set_metric_names` sets: else the dashboard and the plots say "Objective 0".
 METRIC_NAMES = "study:metric_names"
+LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +104,10 @@ def open_for_run(
     """Open the study `name` to run it, creating database, study and folder where there are none.
 
     With `fresh`, the first free of `name`, `name.2`, `name.3`, … is created. Without a seed, the stored one holds, or
-    the study file's. Raises UsageError if the stored study was made from another space, data set, direction or seed.
+    the study file's. Raises UsageError if no study can have this name, or the stored one was made from another space,
+    data set, direction or seed, and FilesUnavailable if its folder cannot be made.
     """
+    check_name(name)
     storage = Storage(url, Owner.this_process())
     existing = {study.study_name: study for study in storage.get_all_studies()}
     if fresh:
@@ -123,19 +124,33 @@ def open_for_run(
     attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now} | ({NOTE: data.note} if data.note else {})
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
+    # Else the copy would write to the folder of the study it was copied from.
+    storage.separate_copy(study_id, STUDY_ID, attrs[STUDY_ID])
     stored = storage.describe_once(study_id, attrs)
     before = stored[FINGERPRINT]
     if seed is None:
         now["seed"] = before["seed"]
     _refuse_changes(name, url, before, now)
+    folder = make_folder(runs, name, stored[STUDY_ID])
+    checkpoint.remove_orphans(folder, recursive=True)
     return OpenStudy(
         name=name,
         storage=storage,
         study_id=study_id,
         uid=stored[STUDY_ID],
         seed=before["seed"],
-        folder=study_folder(runs, name, stored[STUDY_ID]),
+        folder=folder,
     )
+
+
+def check_name(name: str) -> str:
+    """Return a study's name. Raises UsageError if a database cannot hold it."""
+    if not name.isprintable() or len(name) > LONGEST_NAME:
+        shown_name = repr(name if len(name) <= 40 else f"{name[:40]}...")
+        raise UsageError(
+            f"--name {shown_name}: give a study's name of at most {LONGEST_NAME} characters, all of them printable"
+        )
+    return name
 
 
 def finished_already(
@@ -172,43 +187,8 @@ def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
         study_id=studies[name]._study_id,
         uid=uid,
         seed=attrs.get(FINGERPRINT, {}).get("seed", 0),
-        folder=next((folder for folder in _folders(runs, name) if _marked(folder) == uid), runs / name),
+        folder=find_folder(runs, name, uid) or runs / folder_name(name),
     )
-
-
-def study_folder(runs: Path, name: str, uid: str) -> Path:
-    """Return the study's folder under `runs`, made if need be: `name`, unless another study's files are there."""
-    for candidate in numbered(name):
-        folder = runs / candidate
-        if _marked(folder) is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                checkpoint.write_atomically(folder / MARKER, json.dumps({"study": name, "id": uid}).encode())
-        if _marked(folder) == uid:
-            return folder
-    raise AssertionError("the numbers do not end")
-
-
-def _folders(runs: Path, name: str) -> list[Path]:
-    return sorted(folder.parent for folder in runs.glob(f"{name}*/{MARKER}"))
-
-
-def _marked(folder: Path) -> str | None:
-    """Return the id of the study whose files are in `folder`, or None."""
-    try:
-        uid: str = json.loads((folder / MARKER).read_text())["id"]
-        return uid
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def numbered(name: str) -> Iterator[str]:
-    """Yield `name`, `name.2`, `name.3`, ..."""
-    yield name
-    number = 2
-    while True:
-        yield f"{name}.{number}"
-        number += 1
 
 
 def _refuse_changes(name: str, url: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ The first interrupt is passed on to the processes, which put their trials back i
 import contextlib
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,18 +21,22 @@ import torch.multiprocessing
 
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError
-from hpsearch.executors import processes
+from hpsearch.executors import processes, time_to_load
 from hpsearch.search.comparison import Pair, train_pair, trained
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile
 
 TICK_SECONDS = 0.25
+LOADED = "loaded"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all pairs have in common. `data` is None where the processes have to load it themselves."""
+    """What all pairs have in common. `data` is None where the processes have to load it themselves.
+
+    One that takes longer than `load_timeout` seconds to load study and data fails.
+    """
 
     path: Path
     digest: str
@@ -41,6 +46,7 @@ class Job:
     budget: int
     device: str
     workers: int
+    load_timeout: float
 
 
 class Watcher(Protocol):
@@ -66,9 +72,17 @@ class Watcher(Protocol):
 
 
 def make_job(
-    study_file: StudyFile, data: Dataset, *, storage: str, runs: Path, budget: int, device: str, workers: int = 1
+    study_file: StudyFile,
+    data: Dataset,
+    *,
+    storage: str,
+    runs: Path,
+    budget: int,
+    device: str,
+    workers: int = 1,
+    load_seconds: float = 0.0,
 ) -> Job:
-    """Return the job, its data moved to shared memory if they are tensors."""
+    """Return the job, its data moved to shared memory if they are tensors. Loading took `load_seconds` here."""
     return Job(
         path=study_file.path,
         digest=study_file.digest,
@@ -78,6 +92,7 @@ def make_job(
         budget=budget,
         device=device,
         workers=workers,
+        load_timeout=time_to_load(load_seconds),
     )
 
 
@@ -87,27 +102,29 @@ def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
     A pair that fails does not stop the others.
     """
     waiting = list(pairs)
-    running: dict[Connection, _Process] = {}
+    running: list[_Process] = []
     with _interrupts(running) as interrupted:
         try:
             while running or (waiting and not interrupted()):
                 while waiting and len(running) < job.workers and not interrupted():
-                    process = _Process(waiting.pop(0), job)
-                    running[process.connection] = process
-                    watcher.pair_started(process.pair)
-                for connection in wait(list(running), TICK_SECONDS):
-                    assert isinstance(connection, Connection)
-                    if not running[connection].receive(watcher, expected=bool(interrupted())):
-                        del running[connection]
+                    running.append(_Process(waiting.pop(0), job))
+                    watcher.pair_started(running[-1].pair)
+                wait([waitable for process in running for waitable in process.child.waitables], TICK_SECONDS)
+                for process in list(running):
+                    if not process.receive(watcher, expected=bool(interrupted())):
+                        process.child.close()
+                        running.remove(process)
                 watcher.tick()
         finally:
-            for process in running.values():
-                process.kill(signal.SIGKILL)
+            for process in running:
+                process.child.send_signal(signal.SIGKILL)
+            for process in running:
+                process.child.close()
         return not interrupted()
 
 
 @contextlib.contextmanager
-def _interrupts(running: "dict[Connection, _Process]") -> Iterator[Callable[[], int]]:
+def _interrupts(running: "list[_Process]") -> Iterator[Callable[[], int]]:
     """Pass the first signal on to the processes, raise KeyboardInterrupt at the second; give their number."""
     count = 0
 
@@ -116,8 +133,8 @@ def _interrupts(running: "dict[Connection, _Process]") -> Iterator[Callable[[], 
         count += 1
         if count > 1:
             raise KeyboardInterrupt
-        for process in running.values():
-            process.kill(signal.SIGTERM)
+        for process in running:
+            process.child.send_signal(signal.SIGTERM)
 
     previous = {number: signal.signal(number, on_signal) for number in processes.SIGNALS}
     try:
@@ -132,28 +149,25 @@ class _Process:
 
     def __init__(self, pair: Pair, job: Job) -> None:
         self.pair = pair
-        context = processes.context(__name__)
-        self.connection, theirs = context.Pipe(duplex=False)
-        self._process = processes.start(context, _main, theirs, pair, job)
-        theirs.close()
-        self._ended = False
+        self.child = processes.Child(processes.context(__name__), _main, pair, job)
+        self._load_timeout = job.load_timeout
+        self._started = time.monotonic()
+        self._loaded = self._ended = False
 
     def receive(self, watcher: Watcher, *, expected: bool) -> bool:
-        """Hand on one message; return False if the process is gone. `expected` says that it was told to go."""
-        try:
-            method, *arguments = self.connection.recv()
-        except (EOFError, OSError):
-            self.connection.close()
-            self._process.join(1.0)
-            if not self._ended and not expected:
-                watcher.pair_failed(self.pair, f"its process ended with exit code {self._process.exitcode}")
+        """Hand on its messages; return False if the process is gone. `expected` says that it was told to go."""
+        for method, *arguments in self.child.receive():
+            self._loaded = True
+            if method == LOADED:
+                continue
+            self._ended = self._ended or method in ("pair_ended", "pair_failed")
+            getattr(watcher, method)(*([] if method == "message" else [self.pair]), *arguments)
+        if self.child.gone and not self._ended and not expected:
+            watcher.pair_failed(self.pair, f"its process {self.child.how_it_ended()}")
+        if not self._loaded and time.monotonic() - self._started > self._load_timeout:
+            watcher.pair_failed(self.pair, f"its process has not loaded the study within {self._load_timeout:.0f} s")
             return False
-        self._ended = self._ended or method in ("pair_ended", "pair_failed")
-        getattr(watcher, method)(*([] if method == "message" else [self.pair]), *arguments)
-        return True
-
-    def kill(self, number: int) -> None:
-        processes.send_signal(self._process, number)
+        return not self.child.gone
 
 
 def _main(connection: Connection, pair: Pair, job: Job) -> None:
@@ -166,6 +180,7 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
     try:
         study_file = processes.load_unchanged(job.path, job.digest)
         data = job.data or study_file.study.load_data().without_test()
+        _send(connection, LOADED)
         opened = open_for_run(job.storage, study_file, data, name=pair.name, seed=pair.seed, runs=job.runs)
         opened.record_run(study_file, sampler=pair.sampler, pruner=pair.pruner, device=job.device, workers=job.workers)
         end = train_pair(

@@ -242,6 +242,29 @@ class Storage(RDBStorage):
                 found |= attrs
             return found
 
+    def separate_copy(self, study_id: int, key: str, value: Any) -> bool:
+        """Return whether another tool copied the study, and make it one of its own: set its user attribute `key`.
+
+        Optuna's `copy_study` copies a trial's claim, but not the heartbeat that is recorded with it. Nobody runs the
+        copy of a running trial: it goes to the queue.
+        """
+        trials, marks, beats = models.TrialModel, models.TrialSystemAttributeModel, models.TrialHeartbeatModel
+        claimed = select(marks).where(marks.trial_id == trials.trial_id, marks.key.in_((OWNER, CLAIM))).exists()
+        beaten = select(beats).where(beats.trial_id == trials.trial_id).exists()
+        with self._locked(study_id) as session:
+            copied = session.scalars(select(trials).where(trials.study_id == study_id, claimed, ~beaten)).all()
+            for trial in copied:
+                if trial.state == TrialState.RUNNING:
+                    trial.state = TrialState.WAITING
+                session.execute(
+                    sqlalchemy.delete(marks).where(marks.trial_id == trial.trial_id, marks.key.in_((OWNER, CLAIM)))
+                )
+            if copied:
+                table = models.StudyUserAttributeModel
+                for row in session.scalars(select(table).where(table.study_id == study_id, table.key == key)):
+                    row.value_json = json.dumps(value)
+            return bool(copied)
+
     def append_once(self, study_id: int, key: str, value: Any) -> None:
         """Append `value` to the list that a study's user attribute is, unless it is in it."""
         table = models.StudyUserAttributeModel
@@ -511,6 +534,8 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
 def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
         raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
+    if "uri" in parsed.query:
+        raise UsageError(f"storage {shown(parsed)} is a SQLite URI, which is not supported: give sqlite:///FILE")
     path = Path(str(parsed.database))
     if not path.exists():
         if not create:

@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.errors import DiskFull, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
+from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.task import BEST, LAST, PREVIOUS
 from hpsearch.search.heartbeat import Heartbeat
@@ -183,7 +183,7 @@ class Supervisor:
     def run(self) -> End:
         """Run trials until enough are finished, Ctrl-C, or the time is over; return which.
 
-        Raises TooManyFailures, DiskFull or StorageUnavailable when going on is pointless. However it ends, every
+        Raises TooManyFailures, CannotContinue or StorageUnavailable when going on is pointless. However it ends, every
         trial is stored as finished or waits in the queue with its resume point.
         """
         with self._signals(), self._heartbeat:
@@ -330,9 +330,9 @@ class Supervisor:
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         if outcome.reason == "interrupted":
-            if outcome.error is not None:
-                raise DiskFull(outcome.error)
             running.ended = True
+            if outcome.error is not None:
+                raise CannotContinue(outcome.error)
             self._give_back(running)
             return
         running.ended = True
