@@ -5,7 +5,6 @@ Everything here goes to stderr; stdout is for results.
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 
 from optuna.trial import TrialState
 from rich.console import Console, Group
@@ -17,6 +16,7 @@ from rich.text import Text
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
 from hpsearch.search.supervisor import Observer
+from hpsearch.text import duration, short
 from hpsearch.training import EpochReport
 
 REFRESH_SECONDS = 0.25
@@ -119,7 +119,7 @@ class Lines(Observer):
             parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
         if self.finished_here:
             left = (time.monotonic() - self.began) / self.finished_here * (self.limit - complete - pruned)
-            parts.append(f"{timedelta(seconds=max(0, round(left)))} left")
+            parts.append(f"{duration(left)} left")
         return f"{self.name}: " + ", ".join(parts)
 
 
@@ -165,8 +165,3 @@ class LiveTable(Lines):
                 Text(params, style="dim"),
             )
         return Group(table, Text(self.summary(), style="bold", no_wrap=True, overflow="ellipsis"))
-
-
-def short(value: object) -> str:
-    """Return a parameter's value in a few characters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from hpsearch.cli.arguments import default_workers, set_data_folder
-from hpsearch.cli.showing import plain_table
+from hpsearch.cli.output import make_console, plain_table
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.space import Choice, Described, describe, grid_points, middle
@@ -24,7 +24,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
     set_data_folder(data)
     study_file = load_study(study)
     definition = study_file.study
-    console = Console(highlight=False)
+    console = make_console()
     with users_code(study_file.path):
         _print_space(console, describe(definition.trace))
         n_trials = definition.n_trials
@@ -34,7 +34,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
             n_trials = found if definition.sampler == "grid" else n_trials
         except UsageError as error:
             points = f"none: {error}"
-        console.print(f"\ngrid     {points}", soft_wrap=True, markup=False)
+        console.print(f"\ngrid     {points}", soft_wrap=True)
         dataset = definition.load_data()
         _print_data(console, dataset)
         _try_batch(console, study_file, dataset, n_trials, workers or default_workers("cpu"))
@@ -76,7 +76,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     list(train(run, stop_after))
     seconds = stop_after.seconds_per_batch
     whole = seconds * run.total_steps * n_trials / workers
-    console.print(f"model    {run.parameters:,} parameters, with {_shown(params)}", soft_wrap=True, markup=False)
+    console.print(f"model    {run.parameters:,} parameters, with {_shown(params)}", soft_wrap=True)
     console.print(
         f"batch    {run.batch_size} examples forward, backward and step: {seconds * 1000:.1f} ms; {run.epochs} epochs "
         f"of {run.steps_per_epoch} batches",

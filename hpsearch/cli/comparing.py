@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import optuna
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from hpsearch.checkpoint import write_atomically
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import make_console
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError, last_line
 from hpsearch.results import compare, markdown
@@ -26,6 +26,7 @@ from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.text import duration
 
 
 def compare_strategies(
@@ -47,7 +48,7 @@ def compare_strategies(
 
     Raises HpsearchError; bad input is found before anything is created.
     """
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     set_data_folder(data)
     check_url(storage, create=True)
@@ -301,5 +302,5 @@ class LiveSummary(Lines):
         text = f"{self.name}: {self._progress()} pairs, {done:,} of {total:,} intervals"
         if self.trained_here:
             seconds = (time.monotonic() - self.began) / self.trained_here * (total - done)
-            text += f", {timedelta(seconds=round(seconds))} left"
+            text += f", {duration(seconds)} left"
         return text

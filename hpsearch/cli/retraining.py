@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import make_console
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome, time_to_load
 from hpsearch.results import markdown
@@ -36,7 +37,7 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
     results = open_results(study, name=name, storage=storage, runs=runs)
     found = best_configurations(results, top)
     if results.opened.other_text(results.study_file):
-        Console(stderr=True, highlight=False).print(
+        make_console(stderr=True).print(
             f"hpsearch: {results.study_file.path.name} was changed since trials of {results.opened.name} were run; its "
             f"space is the same, and what else was changed is exported as it is now",
             soft_wrap=True,
@@ -47,7 +48,7 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
         write_configuration(path, configuration)
         print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")
     if len(found) < top:
-        Console(stderr=True, highlight=False).print(
+        make_console(stderr=True).print(
             f"hpsearch: the study has only {len(found)} different complete configuration{'s' * (len(found) != 1)}",
             soft_wrap=True,
         )
@@ -66,7 +67,7 @@ def retrain(
     out: Path | None,
 ) -> int:
     """Confirm the candidates, train the best one finally, test it once, write it; return the exit code."""
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     set_data_folder(data)
     candidates = [read_configuration(path) for path in configurations]
     _check_together(configurations, candidates)

@@ -6,19 +6,20 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
-from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, set_data_folder
+from hpsearch.cli.output import make_console
 from hpsearch.datasets import length
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
 from hpsearch.executors.task import BEST
-from hpsearch.progress import observer_for, short
+from hpsearch.progress import observer_for
 from hpsearch.search.opening import OpenStudy, finished_already, open_for_run
 from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.samplers import fixed_points, make_sampler
 from hpsearch.search.storage import check_url, shown
 from hpsearch.search.supervisor import Limits, Supervisor
 from hpsearch.study import load_study, users_code
+from hpsearch.text import short
 
 
 def run_study(
@@ -42,7 +43,7 @@ def run_study(
     outage: float,
 ) -> int:
     """Run a study; return the exit code. Raises HpsearchError; bad input is found before anything is created."""
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_data_folder(data)
     check_url(storage, create=True)
