@@ -3,7 +3,6 @@
 This module runs the user's code; it knows neither Optuna nor how training works.
 """
 
-import hashlib
 import sys
 import traceback
 import types
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hpsearch import study_files
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
@@ -170,7 +170,7 @@ def load_study(name_or_path: str) -> StudyFile:
     if not isinstance(study, Study):
         found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
         raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
-    return StudyFile(name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study)
+    return StudyFile(name=path.stem, path=path.resolve(), digest=study_files.digest(content), study=study)
 
 
 @contextmanager

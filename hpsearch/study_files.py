@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,11 @@ STUDIES_VARIABLE = "HPSEARCH_STUDIES"
 def studies_folder() -> Path:
     """Return the folder in which studies are found by name: `$HPSEARCH_STUDIES`, else `studies/` here."""
     return Path(os.environ.get(STUDIES_VARIABLE, "studies"))
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a study file's content, by which its text is told from another."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def study_names() -> list[str]:

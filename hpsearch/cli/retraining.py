@@ -22,12 +22,15 @@ from hpsearch.results.export import (
     check_unchanged,
     file_name,
     read_configuration,
+    shown_path,
     write_configuration,
 )
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
 from hpsearch.search.folders import folder_name
 from hpsearch.study import load_study, users_code
+from hpsearch.study_files import digest, find_study, studies_folder
+from hpsearch.text import brief
 from hpsearch.training import EpochReport
 
 
@@ -35,9 +38,10 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
     """Write the best configurations of a study as JSON files."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     results = open_results(study, name=name, storage=storage, runs=runs)
-    found = best_configurations(results, top)
+    console = make_console(stderr=True)
+    found = best_configurations(results, top, lambda why: console.print(f"hpsearch: {why}", soft_wrap=True))
     if results.opened.other_text(results.study_file):
-        make_console(stderr=True).print(
+        console.print(
             f"hpsearch: {results.study_file.path.name} was changed since trials of {results.opened.name} were run; its "
             f"space is the same, and what else was changed is exported as it is now",
             soft_wrap=True,
@@ -48,11 +52,14 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
         write_configuration(path, configuration)
         print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")
     if len(found) < top:
-        make_console(stderr=True).print(
+        console.print(
             f"hpsearch: the study has only {len(found)} different complete configuration{'s' * (len(found) != 1)}",
             soft_wrap=True,
         )
-    print(f"Next        hpsearch retrain {shlex.join(map(str, paths))}", flush=True)
+    file = results.study_file.path
+    # Only a file in the studies folder is found again by its name.
+    named = [] if file.parent == studies_folder().resolve() else ["--study", shown_path(file)]
+    print(f"Next        {shlex.join(['hpsearch', 'retrain', *map(str, paths), *named])}", flush=True)
 
 
 def retrain(
@@ -73,7 +80,9 @@ def retrain(
     _check_together(configurations, candidates)
     device = check_device(device)
     began = time.monotonic()
-    study_file = load_study(study or _study_path(configurations[0], candidates[0]))
+    path = find_study(study) if study is not None else _study_path(configurations[0], candidates[0])
+    console.print(f"hpsearch: running the study file {path}", soft_wrap=True)
+    study_file = load_study(str(path.absolute()))
     with users_code(study_file.path):
         dataset = study_file.study.load_data()
     load_seconds = time.monotonic() - began
@@ -108,7 +117,7 @@ def retrain(
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]
     print(_shown(ranking, configurations))
-    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']))}", flush=True)
+    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
 
     run = train_finally(
         study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
@@ -157,13 +166,23 @@ def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) 
             raise UsageError(f"{paths[index]} is the same as {paths[candidates.index(candidate)]}: give it once")
 
 
-def _study_path(path: Path, configuration: Configuration) -> str:
-    if not Path(configuration.study_file).is_file():
+def _study_path(path: Path, configuration: Configuration) -> Path:
+    """Return the file in the studies folder that a configuration was exported from.
+
+    A configuration may come from elsewhere, and so does not decide what is run: the file is the one of that name in
+    the user's own folder, and has the same text. Raises UsageError if there is none.
+    """
+    found = studies_folder() / Path(configuration.study_file).name
+    if not found.is_file():
         raise UsageError(
-            f"{path} names the study file {configuration.study_file}, which is not there: run where it is, or give "
-            f"--study FILE"
+            f"{path} is of the study file {brief(configuration.study_file)}, and there is no {found}: give --study FILE"
         )
-    return str(Path(configuration.study_file).absolute())
+    if digest(found.read_bytes()) != configuration.study_digest:
+        raise UsageError(
+            f"{found} does not have the text that {path} was exported from: undo the change, export again, or have "
+            f"--study {found} say what has changed"
+        )
+    return found
 
 
 def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> str:

@@ -199,7 +199,7 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
    accuracy was {best["searched"]:.4f} in trial {configuration.trial}.
 2. Each candidate was trained again on the training examples under {int(best["seeds"])} new seeds. The best mean is
    candidate {int(best["candidate"])}'s, {markdown.mean_sd(best["mean"], best["sd"])} (± standard deviation).
-   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]))}
+   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]), int(best["seeds"]))}
 3. It was trained from scratch on training and validation examples together, {how}:
    {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
 

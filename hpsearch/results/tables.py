@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.opening import OpenStudy
+from hpsearch.search.overview import FACTS, facts_of
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -17,8 +18,6 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-# In the order of the columns.
-ATTRS = ("best_value", "best_interval", "intervals", "reason", "seconds", "parameters", "retries", "error")
 
 
 def trials_frame(opened: OpenStudy) -> pd.DataFrame:
@@ -29,7 +28,7 @@ def trials_frame(opened: OpenStudy) -> pd.DataFrame:
     trials = opened.optuna_study().get_trials(deepcopy=False)
     rows = [_trial_row(trial) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
-    columns = ["number", "state", "value", *ATTRS, "started", "ended", *params]
+    columns = ["number", "state", "value", *FACTS, "started", "ended", *params]
     return pd.DataFrame(rows, columns=columns).set_index("number")
 
 
@@ -38,7 +37,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, object]:
         "number": trial.number,
         "state": "diverged" if trial.user_attrs.get("reason") == "diverged" else STATES[trial.state],
         "value": trial.value,
-        **{name: trial.user_attrs.get(name) for name in ATTRS},
+        **facts_of(trial),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
         **{f"params.{name}": value for name, value in trial.params.items()},
