@@ -152,6 +152,7 @@ def write_comparison(
     shown = compare.shown_table(table)
     seeds = markdown.count(int(table["repeats"].max()), "seed")
     title = f"{study_file.name}: {epochs:,} epochs for each strategy, {seeds}"
+    folder.mkdir(parents=True, exist_ok=True)
     write_figure(compare.plot_curves(curve, table, epochs, title), folder / "compare.png")
     write_atomically(folder / "compare.csv", table.to_csv(index=False).encode())
     write_atomically(folder / "compare_repeats.csv", repeats.to_csv(index=False).encode())

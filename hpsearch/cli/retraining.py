@@ -48,6 +48,7 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
         )
     folder = output_folder(out)
     paths = [folder / file_name(configuration.study, rank) for rank, configuration in enumerate(found, start=1)]
+    folder.mkdir(parents=True, exist_ok=True)
     for path, configuration in zip(paths, found, strict=True):
         write_configuration(path, configuration)
         print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")

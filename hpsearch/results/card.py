@@ -89,6 +89,7 @@ def write_model(
     model = run.model.cpu()
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     digest = checkpoint.digest(weights)
+    folder.mkdir(parents=True, exist_ok=True)
     tested = list(dict.fromkeys([*_tested_before(folder), digest]))
     checkpoint.save(folder / "model.pt", {"model": weights, "params": configuration.params, "intervals": run.interval})
     (folder / "model.pt2").unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
         raise UsageError(
             f"study {results.opened.name} has no trials yet: hpsearch run --study {results.study_file.name}"
         )
-    (folder / "plots").mkdir(exist_ok=True)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
     errors = trials["error"].map(lambda error: last_line(error) if isinstance(error, str) else None)
     write_atomically(folder / "trials.csv", trials.assign(error=errors).to_csv().encode())
     write_atomically(folder / "history.csv", history.to_csv(index=False).encode())

@@ -1,7 +1,9 @@
 """The studies in a storage as pandas frames: one row a study, one row a trial, one row an interval."""
 
+import contextlib
+import gc
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -25,11 +27,24 @@ def trials_frame(opened: OpenStudy) -> pd.DataFrame:
 
     A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
     """
-    trials = opened.optuna_study().get_trials(deepcopy=False)
+    with _without_collection():
+        trials = opened.optuna_study().get_trials(deepcopy=False)
     rows = [_trial_row(trial) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
     columns = ["number", "state", "value", *FACTS, "started", "ended", *params]
     return pd.DataFrame(rows, columns=columns).set_index("number")
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the garbage collector: loading thousands of trials, it would look through all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _trial_row(trial: FrozenTrial) -> dict[str, object]:

@@ -522,6 +522,8 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
 
 
 def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
+    if parsed.host or parsed.username or parsed.password:
+        raise UsageError(f"storage {shown(parsed)}: SQLite is a file without user or host; give sqlite:///FILE")
     if parsed.database in (None, "", ":memory:"):
         raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
     if "uri" in parsed.query:
