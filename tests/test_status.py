@@ -41,12 +41,12 @@ def foreign(tmp_path: Path) -> Path:
 def test_every_study_has_its_line_whoever_made_it(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_study(foreign, ["budget", "pruned", None])
     found = {words[0]: words[1:] for words in lines(foreign, capsys)}
-    assert found["down"] == ["3", "0", "0", "0", "0", "1.0000", "2"]
-    assert found["two"] == ["2", "0", "0", "0", "0", "-", "-"]
-    assert found["told[/b]"] == ["2", "0", "1", "1", "0", "inf", "1"]
-    assert found["empty"] == ["0", "0", "0", "0", "0", "-", "-"]
-    assert found["tiny"][:5] == ["1", "1", "0", "0", "1"]
-    assert found["tiny"][6] == "0"
+    assert found["down"] == ["3", "0", "0", "0", "0", "0", "1.0000", "2"]
+    assert found["two"] == ["2", "0", "0", "0", "0", "0", "-", "-"]
+    assert found["told[/b]"] == ["2", "0", "0", "1", "1", "0", "inf", "1"]
+    assert found["empty"] == ["0", "0", "0", "0", "0", "0", "-", "-"]
+    assert found["tiny"][:6] == ["1", "1", "0", "0", "0", "1"]
+    assert found["tiny"][7] == "0"
 
 
 def test_a_study_of_another_tool_is_shown_in_detail(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:

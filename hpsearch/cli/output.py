@@ -1,7 +1,12 @@
 """How the commands print: consoles and tables. Imports neither torch nor Optuna."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -14,4 +19,12 @@ def plain_table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
+    return table
+
+
+def frame_table(frame: "pd.DataFrame") -> Table:
+    """Return a frame of texts and numbers, without its index, as a table no wider than the terminal."""
+    table = plain_table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
     return table

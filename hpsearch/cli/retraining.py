@@ -9,9 +9,11 @@ from pathlib import Path
 import optuna
 import pandas as pd
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
-from hpsearch.cli.output import make_console
+from hpsearch.cli.output import frame_table, make_console
+from hpsearch.datasets import length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome, time_to_load
 from hpsearch.results import markdown
@@ -28,9 +30,10 @@ from hpsearch.results.export import (
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
 from hpsearch.search.folders import folder_name
+from hpsearch.search.pruners import most_intervals
 from hpsearch.study import load_study, users_code
 from hpsearch.study_files import digest, find_study, studies_folder
-from hpsearch.text import brief
+from hpsearch.text import brief, duration
 from hpsearch.training import EpochReport
 
 
@@ -86,6 +89,7 @@ def retrain(
     study_file = load_study(str(path.absolute()))
     with users_code(study_file.path):
         dataset = study_file.study.load_data()
+        intervals = most_intervals(study_file.study, length(dataset.train))
     load_seconds = time.monotonic() - began
     for path, candidate in zip(configurations, candidates, strict=True):
         check_unchanged(candidate, path, study_file, dataset)
@@ -99,9 +103,9 @@ def retrain(
         if workers
         else InlineExecutor(study_file.study, dataset)
     )
-    progress = _Progress(console, len(candidates), seeds)
+    progress = _Progress(console, len(candidates) * seeds, intervals)
     try:
-        with closing(executor):
+        with closing(executor), progress:
             confirmed = confirm(
                 candidates,
                 seeds,
@@ -117,12 +121,13 @@ def retrain(
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]
-    print(_shown(ranking, configurations))
+    make_console().print(frame_table(_shown(ranking, configurations)))
     print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
 
-    run = train_finally(
-        study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
-    )
+    with progress:
+        run = train_finally(
+            study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
+        )
     # Before the test set is used, which is not to be used again when this fails.
     program = export_program(run.model, dataset.test)
     evaluation = evaluate_once(run.model, dataset)
@@ -186,50 +191,63 @@ def _study_path(path: Path, configuration: Configuration) -> Path:
     return found
 
 
-def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> str:
+def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
-            "in the search": [f"{value:.4f}" for value in ranking["searched"]],
+            "searched": [f"{value:.4f}" for value in ranking["searched"]],
             "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
             "seeds": ranking["seeds"],
             "failed": ranking["failed"],
-            "best interval": ranking["intervals"],
+            "best interval": [f"{interval:.0f}" for interval in ranking["intervals"]],
         }
-    ).to_string(index=False)
+    )
 
 
 class _Progress:
-    """One line a finished training, and one a finished interval of the final one."""
+    """One line a finished training; on a terminal a bar with the time left, in a pipe a line an interval at the end."""
 
-    def __init__(self, console: Console, candidates: int, seeds: int) -> None:
+    def __init__(self, console: Console, trainings: int, intervals: int) -> None:
         self._console = console
-        self._total = candidates * seeds
+        self._trainings, self._intervals = trainings, intervals
         self._done = 0
+        self._running: dict[tuple[int, int], float] = {}
+        self._began = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(24), TaskProgressColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("confirming", total=trainings)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
 
     def reported(self, candidate: int, seed: int, report: EpochReport) -> None:
-        if self._console.is_terminal:
-            self._status(
-                f"candidate {candidate}, seed {seed}: interval {report.interval} {report.validation_accuracy:.4f}"
-            )
+        self._running[candidate, seed] = min(report.interval / self._intervals, 1.0)
+        self._update()
 
     def ended(self, candidate: int, seed: int, outcome: Outcome) -> None:
         self._done += 1
+        self._running.pop((candidate, seed), None)
+        self._update()
         if outcome.error is None:
             said = f"best validation accuracy {outcome.best_value:.4f}"
         else:
             said = f"{outcome.reason}: {last_line(outcome.error)}"
-        self._line(f"candidate {candidate}, seed {seed}: {said}  ({self._done}/{self._total})")
+        left = (time.monotonic() - self._began) / self._done * (self._trainings - self._done)
+        count = f"{self._done}/{self._trainings}" + (f", {duration(left)} left" if left else "")
+        self._console.print(f"candidate {candidate}, seed {seed}: {said}  ({count})", soft_wrap=True)
 
     def finally_reported(self, report: EpochReport, intervals: int) -> None:
-        text = f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}"
+        description = f"final training, {report.interval} of {intervals}"
+        self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:
-            self._line(text)
-        else:
-            self._status(text)
+            self._console.print(
+                f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}",
+                soft_wrap=True,
+            )
 
-    def _status(self, text: str) -> None:
-        self._console.print(f"{text:<80}", end="\r", soft_wrap=True)
-
-    def _line(self, text: str) -> None:
-        self._console.print(f"{text:<80}".rstrip() if not self._console.is_terminal else f"{text:<80}", soft_wrap=True)
+    def _update(self) -> None:
+        self._bar.update(self._task, completed=self._done + sum(self._running.values()))

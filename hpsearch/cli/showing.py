@@ -38,12 +38,14 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     console = make_console()
     opened = open_storage(storage)
     found = overviews(opened, study)
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
-    table = plain_table("study", "complete", "pruned", "failed", "running", "waiting", "best", "trial")
+    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
     for one in found:
         table.add_row(
             one.name,
-            *(str(one.counts.get(state, 0)) for state in states),
+            str(one.counts.get(TrialState.COMPLETE, 0) - one.diverged),
+            str(one.counts.get(TrialState.PRUNED, 0)),
+            str(one.diverged),
+            *(str(one.counts.get(state, 0)) for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)),
             _number(one.best.value) if one.best else "-",
             str(one.best.number) if one.best else "-",
         )

@@ -18,16 +18,23 @@ from hpsearch.errors import UsageError
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage, shown
 
+_REASON = models.TrialUserAttributeModel
+_DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == '"diverged"')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """A study in a few numbers. `best` is the best complete trial, None where there is none or no one best."""
+    """A study in a few numbers. `best` is the best complete trial, None where there is none or no one best.
+
+    `diverged` trials are among the complete ones in `counts`, and never the best.
+    """
 
     name: str
     study_id: int
     directions: Sequence[StudyDirection]
     attrs: dict[str, Any]
     counts: dict[TrialState, int]
+    diverged: int
     best: FrozenTrial | None
 
     @property
@@ -57,7 +64,7 @@ def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
         studies = [study for study in studies if study.study_name == name]
         if not studies:
             raise UsageError(f"there is no study {name!r} in {where}: it has {known}")
-    counts = _counts(storage)
+    counts, diverged = _counts(storage), _diverged(storage)
     return [
         Overview(
             name=study.study_name,
@@ -65,6 +72,7 @@ def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
             directions=study.directions,
             attrs=study.user_attrs,
             counts=counts[study._study_id],
+            diverged=diverged.get(study._study_id, 0),
             best=next(iter(best_trials(storage, study._study_id, study.directions, 1)), None),
         )
         for study in studies
@@ -79,6 +87,17 @@ def _counts(storage: Storage) -> dict[int, dict[TrialState, int]]:
         for study_id, state, count in session.execute(query):
             found[study_id][state] = count
     return found
+
+
+def _diverged(storage: Storage) -> dict[int, int]:
+    trials = models.TrialModel
+    query = (
+        select(trials.study_id, func.count())
+        .where(trials.state == TrialState.COMPLETE, trials.trial_id.in_(_DIVERGED))
+        .group_by(trials.study_id)
+    )
+    with Session(storage.engine) as session:
+        return dict(session.execute(query).all())
 
 
 def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
@@ -98,6 +117,7 @@ def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirec
         select(trials.trial_id)
         .join(values, values.trial_id == trials.trial_id)
         .where(trials.study_id == study_id, trials.state == TrialState.COMPLETE, values.objective == 0)
+        .where(trials.trial_id.not_in(_DIVERGED))
         .order_by(*order, trials.number)
         .limit(count)
     )
