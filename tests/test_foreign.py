@@ -79,7 +79,7 @@ def test_what_cannot_be_reported_is_one_line(tmp_path: Path, command: str) -> No
     optuna.create_study(study_name="two", storage=storage, directions=["minimize", "maximize"])
     with pytest.raises(UsageError, match="study down minimises, and this command is for studies that maximise"):
         hpsearch_here(tmp_path, command, "--study", "tiny", "--name", "down")
-    with pytest.raises(UsageError, match="study two has 2 objectives.*hpsearch dashboard shows it"):
+    with pytest.raises(UsageError, match=r"study two has 2 objectives.*hpsearch dashboard shows it"):
         hpsearch_here(tmp_path, command, "--study", "tiny", "--name", "two")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 

@@ -122,7 +122,11 @@ def _own_figure(results: Results, name: str, function: Callable[[Results], Any])
 
 
 def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
-    trials, history = results.trials, results.history
+    # Another tool's values may be infinite, and have no place on an axis.
+    trials = results.trials[results.trials["value"].astype(float).abs() != float("inf")]
+    history = results.history[results.history["validation_accuracy"].astype(float).abs() != float("inf")]
+    if trials.empty:
+        return {}
     space = distributions(results.opened)
     found = {
         "optimisation": (
