@@ -3,6 +3,7 @@
 This module runs the user's code; it knows neither Optuna nor how training works.
 """
 
+import os
 import sys
 import traceback
 import types

@@ -91,6 +91,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["run", "--study", "tiny", "--storage", "sqlite:////no/such/folder/x.db"],
         ["/no/such/folder", "does not exist"],
     ),
+    "SQLite with a user": (
+        ["run", "--study", "tiny", "--storage", "sqlite://user:S3cret@/x"],
+        ["SQLite is a file without user or host", "sqlite:///FILE", "user:***@"],
+    ),
     "storage is a folder": (["run", "--study", "tiny", "--storage", "sqlite:///."], ["is a folder"]),
     "server away": (
         ["run", "--study", "tiny", "--storage", "postgresql://me:S3cret@127.0.0.1:9/x"],

@@ -143,7 +143,7 @@ def _finished(opened: OpenStudy) -> str:
 
 def _seconds_trained(opened: OpenStudy) -> float:
     found = (facts_of(trial)["seconds"] for trial in opened.optuna_study().get_trials(deepcopy=False))
-    return sum(seconds for seconds in found if seconds is not None)
+    return float(sum(seconds for seconds in found if seconds is not None))
 
 
 def print_best(opened: OpenStudy, study_file: StudyFile) -> None:

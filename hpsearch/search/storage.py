@@ -560,7 +560,7 @@ def shown(url: str | sqlalchemy.URL) -> str:
     """Return a storage URL fit to be seen: without passwords."""
     parsed = sqlalchemy.make_url(url)
     hidden = {name: "***" for name in parsed.query if _SECRET.search(name)}
-    text = parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    text = parsed.update_query_dict(hidden).render_as_string(hide_password=bool(parsed.password))
     return text.replace(quote_plus("***"), "***")
 
 
