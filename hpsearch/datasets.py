@@ -291,6 +291,11 @@ def _torchvision(
     (images, targets), (test_images, test_targets) = [
         (part.data.unsqueeze(1).float() / 255, part.targets.long()) for part in parts
     ]
+    if len(images) < validation_size + len(classes):
+        raise UsageError(
+            f"{name} in {root} has {len(images):,} training images, too few to hold {validation_size:,} of them out "
+            f"for validation: give --data another folder (or {DATA_VARIABLE}), with all of its files"
+        )
     train, validation = _stratified(images, targets, validation_size, seed)
     if train_size is not None:
         if not len(classes) <= train_size <= len(train):

@@ -5,9 +5,8 @@ Everything here goes to stderr; stdout is for results.
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,6 +16,7 @@ from rich.text import Text
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
 from hpsearch.search.supervisor import Observer
+from hpsearch.text import duration, short
 from hpsearch.training import EpochReport
 
 REFRESH_SECONDS = 0.25
@@ -112,15 +112,34 @@ class Lines(Observer):
 
     def summary(self) -> str:
         """Return counts, best and time left in one line."""
-        complete, pruned = (self.states.get(state, 0) for state in (TrialState.COMPLETE, TrialState.PRUNED))
-        failed = self.states.get(TrialState.FAIL, 0)
-        parts = [f"{complete + pruned}/{self.limit} finished", f"{pruned} pruned", f"{failed} failed"]
+        parts = self._parts()
+        left = self.limit - self._finished()
+        if self.finished_here and left > 0:
+            parts.append(f"{duration((time.monotonic() - self.began) / self.finished_here * left)} left")
+        return f"{self.name}: " + ", ".join(parts)
+
+    def last_line(self, best: FrozenTrial | None, trained: float | None) -> str:
+        """Return counts, best and times of a study whose run has ended.
+
+        Other processes may have had a part in it: `best` is the study's best trial, `trained` the seconds of training
+        in all of its trials, None where they are not known.
+        """
+        if best is not None:
+            self.best = (best.value or 0.0, best.number)
+        parts = [*self._parts(), f"{duration(time.monotonic() - self.began)} here"]
+        if trained is not None:
+            parts.append(f"{duration(trained)} of training in all")
+        return f"{self.name}: " + ", ".join(parts)
+
+    def _finished(self) -> int:
+        return sum(self.states.get(state, 0) for state in (TrialState.COMPLETE, TrialState.PRUNED))
+
+    def _parts(self) -> list[str]:
+        pruned, failed = (self.states.get(state, 0) for state in (TrialState.PRUNED, TrialState.FAIL))
+        parts = [f"{self._finished()}/{self.limit} finished", f"{pruned} pruned", f"{failed} failed"]
         if self.best is not None:
             parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
-        if self.finished_here:
-            left = (time.monotonic() - self.began) / self.finished_here * (self.limit - complete - pruned)
-            parts.append(f"{timedelta(seconds=max(0, round(left)))} left")
-        return f"{self.name}: " + ", ".join(parts)
+        return parts
 
 
 class LiveTable(Lines):
@@ -165,8 +184,3 @@ class LiveTable(Lines):
                 Text(params, style="dim"),
             )
         return Group(table, Text(self.summary(), style="bold", no_wrap=True, overflow="ellipsis"))
-
-
-def short(value: object) -> str:
-    """Return a parameter's value in a few characters."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

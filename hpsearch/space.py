@@ -14,9 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hpsearch.errors import UsageError
+from hpsearch.text import brief
 
 Scalar = None | bool | int | float | str
 Params = dict[str, Any]
+# The most points of a grid.
+MOST = 100_000
+# The largest whole number up to which the database, which keeps numbers as doubles, has them all.
+EXACT = 2**53
 # `Space.float` and `Space.int` hide the types' own names inside the class.
 _Real = float
 _Whole = int
@@ -36,10 +41,10 @@ class Float:
 
     def __post_init__(self) -> None:
         _check_range(self.name, self.low, self.high, self.log)
-        if self.step is not None and (self.step <= 0 or self.log):
-            raise UsageError(f"{self.name}: step must be positive and cannot go with log, got step={self.step}")
-        if self.grid is not None and (self.grid < 1 if isinstance(self.grid, int) else not self.grid):
-            raise UsageError(f"{self.name}: grid must be at least one point, got {self.grid}")
+        if self.step is not None and (not _is_number(self.step) or not 0 < self.step < math.inf or self.log):
+            raise UsageError(f"{self.name}: step must be positive and cannot go with log, got step={brief(self.step)}")
+        if self.grid is not None and not 1 <= (self.grid if isinstance(self.grid, int) else len(self.grid)) <= MOST:
+            raise UsageError(f"{self.name}: grid must be at least one point, at most {MOST:,}, got {brief(self.grid)}")
         for point in self.points or ():
             self.check(point)
 
@@ -49,7 +54,7 @@ class Float:
         if self.grid is None or not isinstance(self.grid, int):
             return None if self.grid is None else tuple(float(point) for point in self.grid)
         if self.grid == 1:
-            return (math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2,)
+            return (_middle(self.low, self.high, self.log),)
         fractions = [i / (self.grid - 1) for i in range(self.grid)]
         if self.log:
             inner = [self.low * (self.high / self.low) ** f for f in fractions[1:-1]]
@@ -62,12 +67,18 @@ class Float:
         """A few values that stand for all, for finding out where the recipe branches."""
         return tuple(dict.fromkeys((self.low, *(self.points or ()), self.high)))
 
+    @property
+    def middle(self) -> float:
+        """The value half way between the ends, on the parameter's own scale, and on a step."""
+        middle = min(max(_middle(self.low, self.high, self.log), self.low), self.high)
+        return middle if self.step is None else self.low + (middle - self.low) // self.step * self.step
+
     def check(self, value: Any) -> float:
         """Return `value` as a float in range. Raises UsageError otherwise."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UsageError(f"{self.name} must be a number from {self.low:g} to {self.high:g}, got {value!r}")
+        if not _is_number(value):
+            raise UsageError(f"{self.name} must be a number from {self.low:g} to {self.high:g}, got {brief(value)}")
         if not self.low <= value <= self.high:
-            raise UsageError(f"{self.name} must be from {self.low:g} to {self.high:g}, got {value:g}")
+            raise UsageError(f"{self.name} must be from {self.low:g} to {self.high:g}, got {brief(value)}")
         return float(value)
 
     def __str__(self) -> str:
@@ -89,7 +100,12 @@ class Int:
     def __post_init__(self) -> None:
         for bound in (self.low, self.high, self.step):
             if isinstance(bound, bool) or not isinstance(bound, int):
-                raise UsageError(f"{self.name}: low, high and step must be whole numbers, got {bound!r}")
+                raise UsageError(f"{self.name}: low, high and step must be whole numbers, got {brief(bound)}")
+            if abs(bound) > EXACT:
+                raise UsageError(
+                    f"{self.name}: low, high and step must be from -2**53 to 2**53, which the database keeps exactly, "
+                    f"got {brief(bound)}"
+                )
         _check_range(self.name, self.low, self.high, self.log)
         if self.step < 1 or (self.log and self.step != 1):
             raise UsageError(f"{self.name}: step must be at least 1, and 1 with log, got step={self.step}")
@@ -97,26 +113,33 @@ class Int:
             raise UsageError(f"{self.name}: grid must be at least one point, got {self.grid}")
 
     @property
-    def points(self) -> tuple[int, ...]:
-        """The grid points."""
+    def points(self) -> Sequence[int]:
+        """The grid points; a range where the user gave none, as there may be billions."""
         if self.grid is None:
-            return tuple(range(self.low, self.high + 1, self.step))
+            return range(self.low, self.high + 1, self.step)
         return tuple(self.check(point) for point in self.grid)
 
     @property
     def probes(self) -> tuple[int, ...]:
         """A few values that stand for all, for finding out where the recipe branches."""
-        return self.points if len(self.points) <= 8 else (self.points[0], self.points[1], self.points[-1])
+        points = self.points
+        return tuple(points) if len(points) <= 8 else (points[0], points[1], points[-1])
+
+    @property
+    def middle(self) -> int:
+        """The value half way between the ends, on the parameter's own scale, and on a step."""
+        middle = max(math.floor(_middle(self.low, self.high, self.log)), self.low)
+        return self.low + (middle - self.low) // self.step * self.step
 
     def check(self, value: Any) -> int:
         """Return `value` as an int in range and on a step. Raises UsageError otherwise."""
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise UsageError(f"{self.name} must be a whole number from {self.low} to {self.high}, got {value!r}")
+            raise UsageError(f"{self.name} must be a whole number from {self.low} to {self.high}, got {brief(value)}")
         if not self.low <= value <= self.high or (value - self.low) % self.step:
             steps = f" in steps of {self.step}" if self.step > 1 else ""
-            raise UsageError(f"{self.name} must be from {self.low} to {self.high}{steps}, got {value}")
+            raise UsageError(f"{self.name} must be from {self.low} to {self.high}{steps}, got {brief(value)}")
         return value
 
     def __str__(self) -> str:
@@ -142,13 +165,18 @@ class Choice:
 
     probes = points
 
+    @property
+    def middle(self) -> Scalar:
+        """The middle one of the labels, as they are listed; the first of two."""
+        return self.points[(len(self.points) - 1) // 2]
+
     def check(self, value: Any) -> Scalar:
         """Return the label equal to `value`. Raises UsageError when there is none."""
         for label in self.options:
             if label == value and isinstance(label, bool) == isinstance(value, bool):
                 return label
         known = ", ".join(map(str, self.options))
-        raise UsageError(f"{self.name} must be one of {known}; got {value!r}")
+        raise UsageError(f"{self.name} must be one of {known}; got {brief(value)}")
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.options))
@@ -160,12 +188,20 @@ Parameter = Float | Int | Choice
 def _check_range(name: str, low: float, high: float, log: bool) -> None:
     if not name or not isinstance(name, str):
         raise UsageError(f"a parameter's name must be a non-empty string, got {name!r}")
-    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in (low, high)):
-        raise UsageError(f"{name}: low and high must be numbers, got low={low!r}, high={high!r}")
+    if not (_is_number(low) and _is_number(high)):
+        raise UsageError(f"{name}: low and high must be numbers, got low={brief(low)}, high={brief(high)}")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise UsageError(f"{name}: low must not exceed high and both be finite, got low={low}, high={high}")
     if log and low <= 0:
         raise UsageError(f"{name}: a log scale needs low > 0, got low={low}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _middle(low: float, high: float, log: bool) -> float:
+    return math.sqrt(low * high) if log else (low + high) / 2
 
 
 class Space(ABC):
@@ -268,7 +304,7 @@ class _NotPure(UsageError):
 
 
 class _NoGridPoints(UsageError):
-    """A float without `grid=` cannot be enumerated."""
+    """A float without `grid=`, or a range too long, cannot be enumerated."""
 
 
 @dataclass
@@ -327,8 +363,8 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
 
 
 def middle(recipe: RecipeFunction[Any]) -> Params:
-    """Return params from the middle of the space: of each parameter's probing values, the middle one."""
-    return next(_walk(recipe, lambda parameter: parameter.probes[len(parameter.probes) // 2 :])).params
+    """Return params from the middle of the space: each parameter's `middle`."""
+    return next(_walk(recipe, lambda parameter: (parameter.middle,))).params
 
 
 def _grid(parameter: Parameter) -> Sequence[Any]:
@@ -340,13 +376,22 @@ def _grid(parameter: Parameter) -> Sequence[Any]:
     return parameter.points
 
 
-def grid_points(recipe: RecipeFunction[Any], limit: int = 100_000) -> list[Params]:
+def grid_points(recipe: RecipeFunction[Any], limit: int = MOST) -> list[Params]:
     """Return every grid point of a recipe, conditional branches counted right.
 
     Raises UsageError for a float without `grid=`, and when there are more than `limit` points.
     """
+
+    def few(parameter: Parameter) -> Sequence[Any]:
+        # Each point of one parameter is in a point of the grid at least.
+        if len(points := _grid(parameter)) > limit:
+            raise _NoGridPoints(
+                f"{parameter.name} alone has {len(points):,} grid points: give it fewer with grid=[...]"
+            )
+        return points
+
     points = []
-    for space in _walk(recipe, _grid):
+    for space in _walk(recipe, few):
         points.append(space.params)
         if len(points) > limit:
             raise UsageError(f"the grid has more than {limit:,} points; give fewer grid= values or another sampler")

@@ -1,11 +1,8 @@
-"""What a user writes, `Study` and `Recipe`, and how a study file is found and loaded.
+"""What a user writes, `Study` and `Recipe`, and how a study file is loaded.
 
 This module runs the user's code; it knows neither Optuna nor how training works.
 """
 
-import ast
-import difflib
-import hashlib
 import os
 import sys
 import traceback
@@ -20,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from hpsearch import study_files
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
 from hpsearch.seeding import seeded
 from hpsearch.space import Space, replay
 from hpsearch.stopping import EarlyStopping
-
-STUDIES_VARIABLE = "HPSEARCH_STUDIES"
+from hpsearch.study_files import find_study
 
 
 @dataclass(frozen=True)
@@ -155,39 +152,6 @@ class StudyFile:
     study: Study
 
 
-def studies_folder() -> Path:
-    """Return the folder in which studies are found by name: `$HPSEARCH_STUDIES`, else `studies/` here."""
-    return Path(os.environ.get(STUDIES_VARIABLE, "studies"))
-
-
-def list_studies() -> dict[str, str]:
-    """Return the names of the studies in the folder with their docstrings' first lines; runs none of them."""
-    found = {}
-    for path in sorted(studies_folder().glob("[!_]*.py")):
-        try:
-            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        except (SyntaxError, UnicodeDecodeError):
-            doc = "(cannot be read as Python)"
-        found[path.stem] = doc.partition("\n")[0]
-    return found
-
-
-def find_study(name_or_path: str) -> Path:
-    """Return the file of a study given by name or path. Raises StudyFileError, suggesting the nearest name."""
-    if name_or_path.endswith(".py") or "/" in name_or_path or os.sep in name_or_path:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise StudyFileError(f"there is no study file {path}")
-        return path
-    path = studies_folder() / f"{name_or_path}.py"
-    if path.is_file():
-        return path
-    known = sorted(file.stem for file in studies_folder().glob("[!_]*.py"))
-    near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
-    raise StudyFileError(f"there is no study {name_or_path!r} in {studies_folder()}/: {hint}")
-
-
 def load_study(name_or_path: str) -> StudyFile:
     """Find and run a study file and return it with its `study`.
 
@@ -207,7 +171,7 @@ def load_study(name_or_path: str) -> StudyFile:
     if not isinstance(study, Study):
         found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
         raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
-    return StudyFile(name=path.stem, path=path.resolve(), digest=hashlib.sha256(content).hexdigest(), study=study)
+    return StudyFile(name=path.stem, path=path.resolve(), digest=study_files.digest(content), study=study)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import optuna
 from here import STUDIES
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import event
 
 from hpsearch.search.opening import OpenStudy, open_for_run
 from hpsearch.study import load_study
@@ -39,6 +40,9 @@ def make_study(folder: Path, reasons: list[str | None], name: str = "tiny") -> O
     opened = open_for_run(url, study_file, data, name=name, seed=0, runs=folder / "runs")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     draw = random.Random(0)
+    # What is made up here need not survive a power cut.
+    opened.storage.engine.dispose()
+    event.listen(opened.storage.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
     opened.optuna_study().add_trials([_trial(draw, number, reason) for number, reason in enumerate(reasons)])
     return opened
 

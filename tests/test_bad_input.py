@@ -47,6 +47,26 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["run", "--study", "tiny", "--pruner", "median:n_startup_trials=-1"],
         ["n_startup_trials", "-1"],
     ),
+    "trials of 5,000 digits": (
+        ["run", "--study", "tiny", "--n-trials", "9" * 5000],
+        ["--n-trials", "a whole number of at least 1", "..."],
+    ),
+    "no time": (["run", "--study", "tiny", "--timeout", "0"], ["--timeout", "greater than 0", "'0'"]),
+    "time without a number": (["run", "--study", "tiny", "--timeout", "nan"], ["--timeout", "seconds", "'nan'"]),
+    "time without end": (["run", "--study", "tiny", "--trial-timeout", "inf"], ["--trial-timeout", "'inf'"]),
+    "outage without end": (["run", "--study", "tiny", "--outage", "inf"], ["--outage", "of at least 0", "'inf'"]),
+    "port out of range": (["dashboard", "--port", "65536"], ["--port", "from 0 to 65535", "65536"]),
+    "sampler nested too deep": (
+        ["run", "--study", "tiny", "--sampler", "tpe:n_startup_trials=" + "[" * 100_000],
+        ["n_startup_trials must be a whole number", "..."],
+    ),
+    "pruner nested too deep": (
+        ["run", "--study", "tiny", "--pruner", "median:n_startup_trials=" + '{"a":' * 20_000],
+        ["n_startup_trials must be a whole number", "..."],
+    ),
+    "number of 5,000 digits": (["enqueue", "--study", "tiny", "lr=" + "9" * 5000], ["lr must be a number", "..."]),
+    "number of 4,000 digits": (["enqueue", "--study", "tiny", "lr=" + "9" * 4000], ["lr must be from 0.001", "..."]),
+    "value nested too deep": (["enqueue", "--study", "tiny", "hidden=" + "[" * 100_000], ["hidden must be", "..."]),
     "negative workers": (["run", "--study", "tiny", "--workers", "-1"], ["--workers", "-1"]),
     "unknown device": (["run", "--study", "tiny", "--device", "abacus"], ["abacus", "cpu"]),
     "device that is not there": (["run", "--study", "tiny", "--device", "cuda:99"], ["cuda:99", "this machine"]),
@@ -70,6 +90,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "missing folder": (
         ["run", "--study", "tiny", "--storage", "sqlite:////no/such/folder/x.db"],
         ["/no/such/folder", "does not exist"],
+    ),
+    "SQLite with a user": (
+        ["run", "--study", "tiny", "--storage", "sqlite://user:S3cret@/x"],
+        ["SQLite is a file without user or host", "sqlite:///FILE", "user:***@"],
     ),
     "storage is a folder": (["run", "--study", "tiny", "--storage", "sqlite:///."], ["is a folder"]),
     "server away": (

@@ -318,8 +318,11 @@ def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
     assert compare.within_one_se(repeats, table) == ["a", "b"]
     text = compare.conclusion(repeats, table, budget=300, default="b", examples=1000)
     assert "The highest mean best validation accuracy is a's, 0.9200 ± 0.0200" in text
-    assert "paired by seed) is b; further below are random (-0.1000 ± 0.0058)." in text
-    assert "The study's default, b, is among those." in text
+    assert (
+        "b is within one standard error of it (of the difference, paired by seed); "
+        "further below: random (-0.1000 ± 0.0058)." in text
+    )
+    assert "The study's default, b, is within one standard error." in text
     assert "a +0.1000 ± 0.0058" in text
     # t is 17.3 and 5.9 with two degrees of freedom: p is 0.0017 and 0.014, both below 0.05 / 2.
     assert list(compare.against(repeats, "random")["p"].round(4)) == [0.0017, 0.0138]

@@ -1,6 +1,7 @@
 """`hpsearch retrain`: confirmed over seeds, trained on all data, tested once, and the same every time."""
 
 import dataclasses
+import hashlib
 import json
 import statistics
 from collections.abc import Callable
@@ -17,13 +18,23 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
 from hpsearch.executors import InlineExecutor
 from hpsearch.results.card import export_program
-from hpsearch.results.export import Configuration, read_configuration
+from hpsearch.results.export import Configuration, _digest, read_configuration
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, joined, luck, predictions, train_finally
 from hpsearch.study import load_study
 from hpsearch.training import Run, derive_seed, train
 
 TINY = (STUDIES / "tiny.py").read_text()
-COMMAND = ["retrain", "best/tiny-1.json", "best/tiny-2.json", "--seeds", "3", "--workers", "0"]
+COMMAND = [
+    "retrain",
+    "best/tiny-1.json",
+    "best/tiny-2.json",
+    "--study",
+    "studies/tiny.py",
+    "--seeds",
+    "3",
+    "--workers",
+    "0",
+]
 
 
 def prepare(folder: Path) -> None:
@@ -240,7 +251,10 @@ def test_bad_input_is_one_line(retrained: Path, tmp_path: Path) -> None:
         ([str(tmp_path / "changed.json")], "was changed after its export"),
         (["best/tiny-1.json", "best/tiny-1.json"], "give it once"),
         (["best/none.json"], "cannot read"),
-        (["best/tiny-1.json", "--out", str(tmp_path / "file/x")], "cannot write to the folder"),
+        (
+            ["best/tiny-1.json", "--study", "studies/tiny.py", "--out", str(tmp_path / "file/x")],
+            "cannot write to the folder",
+        ),
         (["best/tiny-1.json", "--device", "cuda:99"], "cuda:99"),
     ):
         with pytest.raises(UsageError, match=expected) as error:
@@ -248,16 +262,93 @@ def test_bad_input_is_one_line(retrained: Path, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     elsewhere = read_configuration(retrained / "best/tiny-1.json")
     assert elsewhere.study_file == "studies/tiny.py"
-    with pytest.raises(UsageError, match=r"names the study file studies/tiny\.py, which is not there.*--study FILE"):
+    with pytest.raises(UsageError, match=r"studies/tiny\.py does not have the text that .*--study \S+ say what"):
         hpsearch_here(tmp_path, "retrain", str(retrained / "best/tiny-1.json"))
 
 
+def forge(retrained: Path, path: Path, **fields: object) -> str:
+    """Write an exported configuration with other fields and a digest that fits; return its path."""
+    content = json.loads((retrained / "best/tiny-1.json").read_text()) | fields
+    del content["digest"]
+    path.write_text(json.dumps({**content, "digest": _digest(content)}))
+    return str(path)
+
+
+def test_a_configuration_does_not_decide_which_file_is_run(retrained: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "evil.py"
+    evil.write_text("import pathlib\npathlib.Path('was_run').touch()\n")
+    digest = hashlib.sha256(evil.read_bytes()).hexdigest()
+    for name in (str(evil), "evil.py", "../evil.py", ".", ".."):
+        file = forge(retrained, tmp_path / "forged.json", study_file=name, study_digest=digest)
+        with pytest.raises(UsageError, match=r"forged\.json is of the study file .*give --study FILE"):
+            hpsearch_here(tmp_path, "retrain", file)
+    # Nor is one of the folder run that has another text.
+    file = forge(retrained, tmp_path / "forged.json", study_file="tiny.py", study_digest=digest)
+    with pytest.raises(UsageError, match=r"tiny\.py does not have the text"):
+        hpsearch_here(tmp_path, "retrain", file)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_the_file_of_the_studies_folder_is_found_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path, ["budget"])
+    assert hpsearch_here(tmp_path, "export", "--study", "tiny") == 0
+    assert "hpsearch retrain best/tiny-1.json\n" in capsys.readouterr().out
+    (tmp_path / "reports").touch()
+    with pytest.raises(UsageError, match="cannot write to the folder"):
+        hpsearch_here(tmp_path, "retrain", "best/tiny-1.json")
+    assert f"running the study file {STUDIES / 'tiny.py'}" in capsys.readouterr().err
+
+
+def test_files_stay_in_their_folders_whatever_the_study_is_called(retrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    file = forge(retrained, tmp_path / "forged.json", study="../../out")
+    study = ["--study", str(retrained / "studies/tiny.py")]
+    assert hpsearch_here(tmp_path / "inner", "retrain", file, *study, "--seeds", "1", "--workers", "0") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["forged.json", "inner"]
+    assert sorted(path.name for path in (tmp_path / "inner").iterdir()) == ["reports", "runs"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"study": 3},
+        {"study": None},
+        {"study_file": ["tiny.py"]},
+        {"params": [1, 2]},
+        {"params": {"lr": [0.1]}},
+        {"params": {"lr": {"a": 1}}},
+        {"value": "0.9"},
+        {"trial": True},
+        {"trial_seed": 1.5},
+        {"best_interval": "3"},
+        {"space": {"lr": 1}},
+        {"data": None},
+    ],
+    ids=str,
+)
+def test_a_field_of_the_wrong_type_is_one_line(retrained: Path, tmp_path: Path, fields: dict[str, object]) -> None:
+    file = forge(retrained, tmp_path / "forged.json", **fields)
+    with pytest.raises(UsageError, match=rf"forged\.json: {next(iter(fields))} cannot be .*hpsearch export") as error:
+        hpsearch_here(tmp_path, "retrain", file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_nested_too_deep_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"deep\.json is truncated or not JSON"):
+        hpsearch_here(tmp_path, "retrain", "deep.json")
+
+
 def test_luck_is_told_by_the_spread() -> None:
-    assert "no lucky seed" in luck(0.95, 0.95, 0.01)
-    assert "no lucky seed" in luck(0.959, 0.95, 0.01)
-    assert "2.0 standard deviations above" in luck(0.97, 0.95, 0.01)
-    assert "lucky one" in luck(0.97, 0.95, 0.0)
-    assert "One seed more cannot tell" in luck(0.97, 0.95, float("nan"))
+    assert "no lucky seed" in luck(0.95, 0.95, 0.01, 5)
+    assert "above that mean, as one seed more would in 23% of cases" in luck(0.959, 0.95, 0.01, 5)
+    assert "2.0 standard deviations above" in luck(0.97, 0.95, 0.01, 20)
+    # Twenty seeds show what three cannot.
+    assert "was a lucky one" in luck(0.97, 0.95, 0.01, 20)
+    assert "does not show a lucky seed" in luck(0.97, 0.95, 0.01, 3)
+    assert "was a lucky one" in luck(0.97, 0.95, 0.0, 3)
+    assert "One seed more cannot tell" in luck(0.97, 0.95, float("nan"), 1)
+    assert "2 seeds cannot tell" in luck(0.99, 0.95, 0.001, 2)
 
 
 def test_two_classes_with_one_output_are_split_at_zero() -> None:
@@ -316,7 +407,7 @@ def test_a_model_that_cannot_be_exported_is_kept_all_the_same(tmp_path: Path) ->
     (tmp_path / "branching.py").write_text(BRANCHING)
     assert hpsearch_here(tmp_path, "run", "--study", "./branching.py", "--workers", "0", "--n-trials", "2") == 0
     assert hpsearch_here(tmp_path, "export", "--study", "./branching.py", "--top", "2") == 0
-    retrain = ["retrain", "--seeds", "1", "--workers", "0"]
+    retrain = ["retrain", "--study", "./branching.py", "--seeds", "1", "--workers", "0"]
     with pytest.raises(HpsearchError, match="but the exported program: the model cannot be exported"):
         hpsearch_here(tmp_path, *retrain, "best/branching-1.json")
     folder = tmp_path / "reports/branching/retrain"
@@ -344,7 +435,10 @@ def test_a_model_with_one_output_is_described_as_it_is_used(tmp_path: Path) -> N
     study = str(STUDIES.parents[1] / "studies/perceptron.py")
     assert hpsearch_here(tmp_path, "run", "--study", study, "--workers", "0", "--n-trials", "1") == 0
     assert hpsearch_here(tmp_path, "export", "--study", study) == 0
-    assert hpsearch_here(tmp_path, "retrain", "best/perceptron-1.json", "--seeds", "1", "--workers", "0") == 0
+    assert (
+        hpsearch_here(tmp_path, "retrain", "best/perceptron-1.json", "--study", study, "--seeds", "1", "--workers", "0")
+        == 0
+    )
     folder = tmp_path / "reports/perceptron/retrain"
     page = (folder / "card.md").read_text()
     assert "classes = program(inputs).flatten() > 0" in page

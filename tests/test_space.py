@@ -337,8 +337,10 @@ class TestChoice:
         ({"low": math.nan, "high": 1.0}, "both be finite"),
         ({"low": 0.0, "high": 1.0, "log": True}, "a log scale needs low > 0, got low=0.0"),
         ({"low": 0.0, "high": 1.0, "step": 0.0}, "step must be positive"),
+        ({"low": 0.0, "high": 1.0, "step": math.nan}, "step must be positive and cannot go with log, got step=nan"),
+        ({"low": 0.0, "high": 1.0, "step": "0.1"}, "step must be positive"),
         ({"low": 0.1, "high": 1.0, "step": 0.1, "log": True}, "cannot go with log, got step=0.1"),
-        ({"low": 0.0, "high": 1.0, "grid": 0}, "grid must be at least one point, got 0"),
+        ({"low": 0.0, "high": 1.0, "grid": 0}, "grid must be at least one point, at most 100,000, got 0"),
         ({"low": 0.0, "high": 1.0, "grid": []}, "grid"),
         ({"low": 0.0, "high": 1.0, "grid": [0.5, 2.0]}, "x must be from 0 to 1, got 2"),
         ({"low": "0", "high": 1.0}, "'0'"),
@@ -390,3 +392,64 @@ def test_a_name_must_be_a_non_empty_string(name: Any) -> None:
 )
 def test_a_parameter_reads_as_its_range(parameter: Float | Int | Choice, text: str) -> None:
     assert str(parameter) == text
+
+
+class TestLongRanges:
+    """A range is described, shown and searched without being counted through."""
+
+    def test_a_long_int_is_described_at_its_ends(self) -> None:
+        found = describe(lambda space: space.int("n", 1, 2**53, log=True))["n"].parameter
+        assert isinstance(found, Int)
+        assert found.probes == (1, 2, 2**53)
+        assert found.middle == 94_906_265
+
+    @pytest.mark.parametrize("settings", [{"low": 1, "high": 2**53 + 1}, {"low": -(2**63), "high": 0}])
+    def test_what_the_database_cannot_hold_is_refused(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=r"n: low, high and step must be from -2\*\*53 to 2\*\*53"):
+            Int(name="n", **settings)
+
+    def test_a_grid_over_a_long_int_is_refused_at_once(self) -> None:
+        calls = []
+
+        def recipe(space: Space) -> None:
+            calls.append(space)
+            space.int("n", 1, 20_000_000, log=True)
+
+        with pytest.raises(UsageError, match=r"n alone has 20,000,000 grid points: give it fewer with grid=\[...\]"):
+            grid_points(recipe)
+        assert len(calls) == 1
+
+    def test_so_is_a_number_of_grid_points_that_is_none(self) -> None:
+        with pytest.raises(UsageError, match="x: grid must be at least one point, at most 100,000"):
+            Float(name="x", low=0, high=1, grid=10**9)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "middle"),
+    [
+        (Float(name="x", low=1e-4, high=1e-2, log=True), 1e-3),
+        (Float(name="x", low=0, high=1), 0.5),
+        (Float(name="x", low=0, high=1, step=0.4), 0.4),
+        (Float(name="x", low=0.1, high=0.1, log=True), 0.1),
+        (Int(name="n", low=1, high=64, log=True), 8),
+        (Int(name="n", low=8, high=64, step=8), 32),
+        (Int(name="n", low=-5, high=-4), -5),
+        (Choice(name="c", options={"a": 1, "b": 2, "c": 3}), "b"),
+        (Choice(name="c", options={"a": 1, "b": 2}), "a"),
+    ],
+)
+def test_the_middle_is_half_way_on_the_parameters_scale(parameter: Float | Int | Choice, middle: object) -> None:
+    assert parameter.middle == pytest.approx(middle) if isinstance(middle, float) else parameter.middle == middle
+    assert parameter.check(parameter.middle) == parameter.middle
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**4000, 10**5000, "x" * 5000, [[[[[[[[1]]]]]]]], math.nan],
+    ids=["4000 digits", "5000 digits", "long", "deep", "nan"],
+)
+def test_a_value_of_any_size_is_refused_in_a_short_line(value: Any) -> None:
+    for parameter in (Float(name="x", low=0, high=1), Int(name="x", low=0, high=1), Choice(name="x", options={1: 1})):
+        with pytest.raises(UsageError, match=r"^x must be") as raised:
+            parameter.check(value)
+        assert len(str(raised.value)) < 160

@@ -15,7 +15,8 @@ from torch import nn
 from hpsearch import MLP, SGD, Dataset, LeNet, Recipe, Space, Steps, Study, UsageError
 from hpsearch.errors import StudyFileError
 from hpsearch.space import ReplaySpace
-from hpsearch.study import find_study, list_studies, load_study
+from hpsearch.study import load_study
+from hpsearch.study_files import find_study, list_studies
 
 GOOD = '''"""A small study.
 
@@ -102,11 +103,11 @@ class TestLoading:
             write(studies, name, GOOD)
         with pytest.raises(StudyFileError, match=r"there is no study 'lenett' in .*: did you mean lenet"):
             load_study("lenett")
-        with pytest.raises(StudyFileError, match=r"there is no study 'qqqq' in .*: known are lenet, mlp$"):
+        with pytest.raises(StudyFileError, match=r"there is no study 'qqqq' in .*: it has lenet, mlp$"):
             load_study("qqqq")
 
     def test_an_unknown_name_in_a_folder_without_studies(self, studies: Path) -> None:
-        with pytest.raises(StudyFileError, match="known are none"):
+        with pytest.raises(StudyFileError, match=r"it has no study files; give a path .*, or set HPSEARCH_STUDIES"):
             load_study("lenet")
 
     def test_an_unknown_path(self, studies: Path, tmp_path: Path) -> None:

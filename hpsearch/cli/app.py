@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted with the work saved.
 """
 
 import atexit
+import math
 import os
 import sys
 import threading
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from hpsearch.errors import HpsearchError
+from hpsearch.study_files import list_studies
+from hpsearch.text import brief
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_STORAGE = "sqlite:///hpsearch.db"
@@ -79,18 +83,73 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-class Count(click.IntRange):
-    """A whole number of at least `low`, with an error that says so."""
+class Count(click.types.IntParamType):
+    """A whole number from `low` to `high`."""
 
     name = "number"
 
-    def __init__(self, low: int = 1) -> None:
-        super().__init__(min=low)
+    def __init__(self, low: int = 1, high: int | None = None) -> None:
+        self._low, self._high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Fails with what is allowed."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or number < self._low or (self._high is not None and number > self._high):
+            allowed = f"of at least {self._low}" if self._high is None else f"from {self._low} to {self._high}"
+            self.fail(f"give a whole number {allowed}, not {brief(value)}", param, ctx)
+        return number
 
 
-def study_option(help: str) -> Callable[[F], F]:
-    """The option `--study`."""
-    return click.option("--study", required=True, metavar="NAME", help=help)
+class Seconds(click.types.FloatParamType):
+    """A time span: a positive number, or zero where it is allowed."""
+
+    name = "seconds"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number. Fails with what is allowed."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and (seconds > 0 or (self._zero and seconds == 0))):
+            allowed = "of at least 0" if self._zero else "greater than 0"
+            self.fail(f"give a number of seconds {allowed}, not {brief(value)}", param, ctx)
+        return seconds
+
+
+def _file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a study file, or a path."""
+    found = [CompletionItem(name, help=doc) for name, doc in list_studies().items() if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def _stored_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a study in the storage."""
+    from hpsearch.search.overview import stored_names
+
+    storage = ctx.params.get("storage") or os.environ.get("HPSEARCH_STORAGE", DEFAULT_STORAGE)
+    try:
+        return [CompletionItem(name) for name in stored_names(storage) if name.startswith(incomplete)]
+    except HpsearchError:
+        return []
+
+
+study_option = click.option(
+    "--study",
+    required=True,
+    metavar="NAME",
+    help="A study in studies/ by name, or a path to a study file.",
+    shell_complete=_file_names,
+)
+name_option = click.option(
+    "--name", help="The study's name in the storage.  [default: the study file's]", shell_complete=_stored_names
+)
 
 
 runs_option = click.option(
@@ -132,21 +191,27 @@ def out_option(default: str) -> Callable[[F], F]:
     )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True
+)
 @click.version_option(package_name="hpsearch")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Hyperparameter search for PyTorch models.
 
     Write a study file, see it with `hpsearch check`, run it with `hpsearch run`.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 @cli.command()
-@study_option("A study in studies/ by name, or a path to a study file.")
+@study_option
 @click.option(
     "--n-trials", type=Count(), help="Finished trials in the study, all runs together.  [default: the study's]"
 )
-@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@name_option
 @storage_options
 @data_option
 @click.option(
@@ -163,21 +228,14 @@ def cli() -> None:
 @click.option("--seed", type=Count(0), help="Same seed and one worker: the same study.  [default: the study's]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
 @click.option("--fresh", is_flag=True, help="Start a new study beside the old one (NAME.2, …).")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End the run after this time."
-)
-@click.option(
-    "--trial-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Restart a trial's worker after this time.",
-)
+@click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the run after this time.")
+@click.option("--trial-timeout", type=Seconds(), metavar="SECONDS", help="Restart a trial's worker after this time.")
 @click.option(
     "--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies."
 )
 @click.option(
     "--outage",
-    type=click.FloatRange(min=0),
+    type=Seconds(zero=True),
     default=90.0,
     show_default=True,
     metavar="SECONDS",
@@ -195,7 +253,9 @@ def run(**options: Any) -> int:
 
 
 @cli.command()
-@click.option("--study", metavar="NAME", help="One study in detail.  [default: all in short]")
+@click.option(
+    "--study", metavar="NAME", help="One study in detail.  [default: all in short]", shell_complete=_stored_names
+)
 @storage_options
 def status(**options: Any) -> None:
     """Show what came of the studies so far."""
@@ -214,8 +274,8 @@ def studies() -> None:
 
 @cli.command()
 @click.argument("params", nargs=-1, required=True, metavar="NAME=VALUE…")
-@study_option("A study in studies/ by name, or a path to a study file.")
-@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@study_option
+@name_option
 @storage_options
 @data_option
 @click.option("--seed", type=Count(0), help="For a study that is not there yet.  [default: the study's]")
@@ -230,7 +290,7 @@ def enqueue(**options: Any) -> None:
 
 
 @cli.command()
-@study_option("A study in studies/ by name, or a path to a study file.")
+@study_option
 @data_option
 @click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
 def check(**options: Any) -> None:
@@ -241,8 +301,8 @@ def check(**options: Any) -> None:
 
 
 @cli.command()
-@study_option("A study in studies/ by name, or a path to a study file.")
-@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@study_option
+@name_option
 @storage_options
 @data_option
 @out_option("reports/NAME")
@@ -257,7 +317,7 @@ def report(**options: Any) -> int:
 
 
 @cli.command()
-@study_option("A study in studies/ by name, or a path to a study file.")
+@study_option
 @click.option(
     "--strategies",
     required=True,
@@ -284,9 +344,9 @@ def compare(**options: Any) -> int:
 
 
 @cli.command()
-@study_option("A study in studies/ by name, or a path to a study file.")
+@study_option
 @click.option("--top", type=Count(), default=1, show_default=True, help="How many configurations, the best first.")
-@click.option("--name", help="The study's name in the storage.  [default: the study file's]")
+@name_option
 @storage_options
 @click.option(
     "--out",
@@ -305,7 +365,12 @@ def export(**options: Any) -> None:
 @cli.command()
 @click.argument("configurations", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="JSON…")
 @click.option("--seeds", type=Count(), default=5, show_default=True, help="New seeds to confirm each candidate with.")
-@click.option("--study", metavar="FILE", help="The study file.  [default: the one the JSON names]")
+@click.option(
+    "--study",
+    metavar="NAME",
+    help="The study, by name or path.  [default: the file in studies/ that the JSON was exported from]",
+    shell_complete=_file_names,
+)
 @runs_option
 @data_option
 @click.option("--workers", type=Count(0), help="Processes; 0 trains in this one.  [default: one per core, or GPU]")
@@ -324,7 +389,7 @@ def retrain(**options: Any) -> int:
 
 @cli.command()
 @storage_options
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+@click.option("--port", type=Count(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 def dashboard(storage: str, runs: Path, port: int) -> None:
     """Serve the Optuna dashboard, read only, here."""
     from hpsearch.dashboard import make_server

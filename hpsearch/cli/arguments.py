@@ -85,11 +85,17 @@ def default_workers(device: str) -> int:
 
 
 def output_folder(path: Path) -> Path:
-    """Return `path`, made if need be. Raises UsageError if nothing can be written there."""
+    """Return `path`, where a folder can be made and written to. Raises UsageError if not.
+
+    Folders that were made to find out are removed again: a command that fails later leaves no empty ones behind.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+        for folder in missing:
+            folder.rmdir()
     except OSError as error:
         raise UsageError(f"cannot write to the folder {path} ({error.strerror}): choose another with --out") from error
     return path

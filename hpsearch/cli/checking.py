@@ -1,20 +1,29 @@
 """`hpsearch check`: a study tried out without being run."""
 
+import tempfile
 import time
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import torch
 from rich.console import Console
 
+from hpsearch import checkpoint
 from hpsearch.cli.arguments import default_workers, set_data_folder
-from hpsearch.cli.showing import plain_table
+from hpsearch.cli.output import make_console, plain_table
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import StudyFile, load_study, users_code
-from hpsearch.training import Run, train
+from hpsearch.text import duration, short
+from hpsearch.training import Run, evaluate, train
 from hpsearch.tryout import check_first_batch
+
+# Up to so many grid points of a parameter are listed.
+MOST_POINTS = 12
+# For the estimate so many batches are trained, fewer where they take long, and so many examples evaluated.
+BATCHES, SECONDS, EVALUATED = 50, 3.0, 2000
 
 
 def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
@@ -25,7 +34,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
     set_data_folder(data)
     study_file = load_study(study)
     definition = study_file.study
-    console = Console(highlight=False)
+    console = make_console()
     with users_code(study_file.path):
         _print_space(console, describe(definition.trace))
         n_trials = definition.n_trials
@@ -35,7 +44,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
             n_trials = found if definition.sampler == "grid" else n_trials
         except UsageError as error:
             points = f"none: {error}"
-        console.print(f"\ngrid     {points}", soft_wrap=True, markup=False)
+        console.print(f"\ngrid     {points}", soft_wrap=True)
         dataset = definition.load_data()
         _print_data(console, dataset)
         check_first_batch(study_file, dataset)
@@ -46,16 +55,21 @@ def _print_space(console: Console, space: dict[str, Described]) -> None:
     table = plain_table("parameter", "type", "range", "grid", "only when")
     for name, found in space.items():
         parameter = found.parameter
-        points = parameter.points
         conditions = [f"{other} = {' or '.join(map(str, values))}" for other, values in found.conditions.items()]
         table.add_row(
             name,
             type(parameter).__name__.lower(),
             str(parameter),
-            "" if isinstance(parameter, Choice) else " ".join(f"{point:.3g}" for point in points or ()) or "-",
+            "" if isinstance(parameter, Choice) else _grid(parameter.points or ()),
             ", ".join(conditions),
         )
     console.print(table)
+
+
+def _grid(points: Sequence[float]) -> str:
+    if len(points) > MOST_POINTS:
+        return f"{points[0]:.3g} {points[1]:.3g} .. {points[-1]:.3g} ({len(points):,} points)"
+    return " ".join(f"{point:.3g}" for point in points) or "-"
 
 
 def _print_data(console: Console, dataset: Dataset) -> None:
@@ -69,45 +83,61 @@ def _print_data(console: Console, dataset: Dataset) -> None:
 
 
 def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_trials: int, workers: int) -> None:
-    """Train one real batch of a configuration from the middle of the space, and say how long a run may take."""
+    """Train a configuration from the middle of the space for some batches, and say how long a run may take."""
     study = study_file.study
     params = middle(study.trace)
     torch.set_num_threads(1)
     run = Run(study, params, dataset, seed=0)
-    stop_after = _StopAfter(4)
+    stop_after = _StopAfter(BATCHES, SECONDS)
     list(train(run, stop_after))
     seconds = stop_after.seconds_per_batch
-    whole = seconds * run.total_steps * n_trials / workers
-    console.print(f"model    {run.parameters:,} parameters, with {_shown(params)}", soft_wrap=True, markup=False)
+    per_interval = _seconds_around(run, dataset)
+    per_trial = seconds * run.total_steps + per_interval * run.intervals
+    # This command has imported and loaded what a run does, and each worker does again.
+    start = 2 * (time.time() - psutil.Process().create_time())
+    rounds = -(-n_trials // workers)
+    given = " ".join(f"{name}={short(value)}" for name, value in params.items())
+    console.print(f"model    {run.parameters:,} parameters, with {given}", soft_wrap=True)
     console.print(
         f"batch    {run.batch_size} examples forward, backward and step: {seconds * 1000:.1f} ms; {run.epochs} epochs "
         f"of {run.steps_per_epoch} batches",
         soft_wrap=True,
     )
     console.print(
-        f"time     {n_trials} trials on {workers} worker{'s' * (workers != 1)}: at most about "
-        f"{timedelta(seconds=max(1, round(whole)))}, less with every trial pruned or stopped early",
+        f"time     {n_trials} trials on {workers} worker{'s' * (workers != 1)}: about "
+        f"{duration(start + per_trial * rounds)} if all are trained to the end ({per_trial:.1f} s each), "
+        f"less with every trial pruned or stopped early",
         soft_wrap=True,
     )
 
 
-def _shown(params: dict[str, object]) -> str:
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
-    )
+def _seconds_around(run: Run, dataset: Dataset) -> float:
+    """Return how long an interval takes besides its batches: evaluation, and writing the resume point."""
+    began = time.perf_counter()
+    split = run.validation_split
+    few = split
+    if isinstance(split, Split) and length(split) > EVALUATED:
+        few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
+    evaluate(run.model, run.loss, few)
+    evaluation = (time.perf_counter() - began) * length(split) / length(few)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        # The resume point has the best weights too, and the history is written beside it.
+        checkpoint.save(Path(folder) / "last.pt", {"run": run.state_dict(), "best": run.model.state_dict()})
+        return evaluation + 1.5 * (time.perf_counter() - began)
 
 
 class _StopAfter:
-    """Stops training at its `batches`-th batch and tells how long the ones after the first took."""
+    """Stops training after `batches` batches, or four that take longer than `seconds`; tells how long one takes."""
 
-    def __init__(self, batches: int) -> None:
-        self._left = batches
+    def __init__(self, batches: int, seconds: float) -> None:
+        self._batches, self._seconds = batches, seconds
         self._times: list[float] = []
 
     def __call__(self) -> bool:
         self._times.append(time.perf_counter())
-        self._left -= 1
-        return self._left < 0
+        done, taken = len(self._times) - 1, self._times[-1] - self._times[0]
+        return done >= self._batches or (done >= 4 and taken > self._seconds)
 
     @property
     def seconds_per_batch(self) -> float:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import optuna
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hpsearch.checkpoint import write_atomically
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import frame_table, make_console
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError, last_line
 from hpsearch.results import compare, markdown
@@ -26,6 +27,7 @@ from hpsearch.search.pruners import make_pruner, most_intervals, rung_plan
 from hpsearch.search.storage import check_url
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.text import duration
 
 
 def compare_strategies(
@@ -47,7 +49,7 @@ def compare_strategies(
 
     Raises HpsearchError; bad input is found before anything is created.
     """
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     set_data_folder(data)
     check_url(storage, create=True)
@@ -89,7 +91,7 @@ def compare_strategies(
     missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
     compared = [pair for pair in pairs if pair.repeat not in missing]
     if compared:
-        text = write_comparison(
+        table, said = write_comparison(
             folder,
             study_file,
             dataset,
@@ -100,10 +102,10 @@ def compare_strategies(
             epochs=epoch_budget,
             missing=len(missing),
         )
-        print(
-            f"{text}\n\nWritten     {folder}/compare.md, .csv and .png, compare_repeats.csv, compare_curves.csv",
-            flush=True,
-        )
+        stdout = make_console()
+        stdout.print(frame_table(table))
+        stdout.print(f"\n{said}\n", soft_wrap=not stdout.is_terminal)
+        print(f"Written     {folder}/compare.md, .csv and .png, compare_repeats.csv, compare_curves.csv", flush=True)
     if not finished:
         console.print(f"hpsearch: interrupted; everything is saved: {as_typed()}", soft_wrap=True)
         return 130
@@ -128,8 +130,11 @@ def write_comparison(
     command: str,
     epochs: int,
     missing: int = 0,
-) -> str:
-    """Write the comparison's files; return what a terminal should show of it. `missing` repeats are not done yet."""
+) -> tuple[pd.DataFrame, str]:
+    """Write the comparison's files; return a table and a paragraph for a terminal.
+
+    `missing` repeats are not done yet.
+    """
     definition = study_file.study
     opened = {pair: open_to_read(storage, pair.name, runs) for pair in pairs}
     interval = definition.interval
@@ -151,6 +156,7 @@ def write_comparison(
     shown = compare.shown_table(table)
     seeds = markdown.count(int(table["repeats"].max()), "seed")
     title = f"{study_file.name}: {epochs:,} epochs for each strategy, {seeds}"
+    folder.mkdir(parents=True, exist_ok=True)
     write_figure(compare.plot_curves(curve, table, epochs, title), folder / "compare.png")
     write_atomically(folder / "compare.csv", table.to_csv(index=False).encode())
     write_atomically(folder / "compare_repeats.csv", repeats.to_csv(index=False).encode())
@@ -181,7 +187,7 @@ Bands are the mean ± one standard error over the seeds. The curves are in [comp
 {_where(opened.values())}
 """
     write_atomically(folder / "compare.md", page.encode())
-    return f"{shown.to_string(index=False)}\n\n{said}"
+    return compare.short_table(table), said
 
 
 def _some(names: Sequence[str]) -> str:
@@ -301,5 +307,5 @@ class LiveSummary(Lines):
         text = f"{self.name}: {self._progress()} pairs, {done:,} of {total:,} intervals"
         if self.trained_here:
             seconds = (time.monotonic() - self.began) / self.trained_here * (total - done)
-            text += f", {timedelta(seconds=round(seconds))} left"
+            text += f", {duration(seconds)} left"
         return text

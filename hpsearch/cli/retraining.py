@@ -9,8 +9,11 @@ from pathlib import Path
 import optuna
 import pandas as pd
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import frame_table, make_console
+from hpsearch.datasets import length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, Outcome, time_to_load
 from hpsearch.results import markdown
@@ -21,12 +24,16 @@ from hpsearch.results.export import (
     check_unchanged,
     file_name,
     read_configuration,
+    shown_path,
     write_configuration,
 )
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_finally
 from hpsearch.results.study import open_results
 from hpsearch.search.folders import folder_name
+from hpsearch.search.pruners import most_intervals
 from hpsearch.study import load_study, users_code
+from hpsearch.study_files import digest, find_study, studies_folder
+from hpsearch.text import brief, duration
 from hpsearch.training import EpochReport
 
 
@@ -34,24 +41,29 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
     """Write the best configurations of a study as JSON files."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     results = open_results(study, name=name, storage=storage, runs=runs)
-    found = best_configurations(results, top)
+    console = make_console(stderr=True)
+    found = best_configurations(results, top, lambda why: console.print(f"hpsearch: {why}", soft_wrap=True))
     if results.opened.other_text(results.study_file):
-        Console(stderr=True, highlight=False).print(
+        console.print(
             f"hpsearch: {results.study_file.path.name} was changed since trials of {results.opened.name} were run; its "
             f"space is the same, and what else was changed is exported as it is now",
             soft_wrap=True,
         )
     folder = output_folder(out)
     paths = [folder / file_name(configuration.study, rank) for rank, configuration in enumerate(found, start=1)]
+    folder.mkdir(parents=True, exist_ok=True)
     for path, configuration in zip(paths, found, strict=True):
         write_configuration(path, configuration)
         print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")
     if len(found) < top:
-        Console(stderr=True, highlight=False).print(
+        console.print(
             f"hpsearch: the study has only {len(found)} different complete configuration{'s' * (len(found) != 1)}",
             soft_wrap=True,
         )
-    print(f"Next        hpsearch retrain {shlex.join(map(str, paths))}", flush=True)
+    file = results.study_file.path
+    # Only a file in the studies folder is found again by its name.
+    named = [] if file.parent == studies_folder().resolve() else ["--study", shown_path(file)]
+    print(f"Next        {shlex.join(['hpsearch', 'retrain', *map(str, paths), *named])}", flush=True)
 
 
 def retrain(
@@ -66,15 +78,18 @@ def retrain(
     out: Path | None,
 ) -> int:
     """Confirm the candidates, train the best one finally, test it once, write it; return the exit code."""
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     set_data_folder(data)
     candidates = [read_configuration(path) for path in configurations]
     _check_together(configurations, candidates)
     device = check_device(device)
     began = time.monotonic()
-    study_file = load_study(study or _study_path(configurations[0], candidates[0]))
+    path = find_study(study) if study is not None else _study_path(configurations[0], candidates[0])
+    console.print(f"hpsearch: running the study file {path}", soft_wrap=True)
+    study_file = load_study(str(path.absolute()))
     with users_code(study_file.path):
         dataset = study_file.study.load_data()
+        intervals = most_intervals(study_file.study, length(dataset.train))
     load_seconds = time.monotonic() - began
     for path, candidate in zip(configurations, candidates, strict=True):
         check_unchanged(candidate, path, study_file, dataset)
@@ -88,9 +103,9 @@ def retrain(
         if workers
         else InlineExecutor(study_file.study, dataset)
     )
-    progress = _Progress(console, len(candidates), seeds)
+    progress = _Progress(console, len(candidates) * seeds, intervals)
     try:
-        with closing(executor):
+        with closing(executor), progress:
             confirmed = confirm(
                 candidates,
                 seeds,
@@ -106,12 +121,13 @@ def retrain(
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]
-    print(_shown(ranking, configurations))
-    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']))}", flush=True)
+    make_console().print(frame_table(_shown(ranking, configurations)))
+    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
 
-    run = train_finally(
-        study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
-    )
+    with progress:
+        run = train_finally(
+            study_file.study, winner, dataset, int(best["intervals"]), device=device, reported=progress.finally_reported
+        )
     # Before the test set is used, which is not to be used again when this fails.
     program = export_program(run.model, dataset.test)
     evaluation = evaluate_once(run.model, dataset)
@@ -156,59 +172,82 @@ def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) 
             raise UsageError(f"{paths[index]} is the same as {paths[candidates.index(candidate)]}: give it once")
 
 
-def _study_path(path: Path, configuration: Configuration) -> str:
-    if not Path(configuration.study_file).is_file():
+def _study_path(path: Path, configuration: Configuration) -> Path:
+    """Return the file in the studies folder that a configuration was exported from.
+
+    A configuration may come from elsewhere, and so does not decide what is run: the file is the one of that name in
+    the user's own folder, and has the same text. Raises UsageError if there is none.
+    """
+    found = studies_folder() / Path(configuration.study_file).name
+    if not found.is_file():
         raise UsageError(
-            f"{path} names the study file {configuration.study_file}, which is not there: run where it is, or give "
-            f"--study FILE"
+            f"{path} is of the study file {brief(configuration.study_file)}, and there is no {found}: give --study FILE"
         )
-    return str(Path(configuration.study_file).absolute())
+    if digest(found.read_bytes()) != configuration.study_digest:
+        raise UsageError(
+            f"{found} does not have the text that {path} was exported from: undo the change, export again, or have "
+            f"--study {found} say what has changed"
+        )
+    return found
 
 
-def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> str:
+def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
-            "in the search": [f"{value:.4f}" for value in ranking["searched"]],
+            "searched": [f"{value:.4f}" for value in ranking["searched"]],
             "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
             "seeds": ranking["seeds"],
             "failed": ranking["failed"],
-            "best interval": ranking["intervals"],
+            "best interval": [f"{interval:.0f}" for interval in ranking["intervals"]],
         }
-    ).to_string(index=False)
+    )
 
 
 class _Progress:
-    """One line a finished training, and one a finished interval of the final one."""
+    """One line a finished training; on a terminal a bar with the time left, in a pipe a line an interval at the end."""
 
-    def __init__(self, console: Console, candidates: int, seeds: int) -> None:
+    def __init__(self, console: Console, trainings: int, intervals: int) -> None:
         self._console = console
-        self._total = candidates * seeds
+        self._trainings, self._intervals = trainings, intervals
         self._done = 0
+        self._running: dict[tuple[int, int], float] = {}
+        self._began = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(24), TaskProgressColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("confirming", total=trainings)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
 
     def reported(self, candidate: int, seed: int, report: EpochReport) -> None:
-        if self._console.is_terminal:
-            self._status(
-                f"candidate {candidate}, seed {seed}: interval {report.interval} {report.validation_accuracy:.4f}"
-            )
+        self._running[candidate, seed] = min(report.interval / self._intervals, 1.0)
+        self._update()
 
     def ended(self, candidate: int, seed: int, outcome: Outcome) -> None:
         self._done += 1
+        self._running.pop((candidate, seed), None)
+        self._update()
         if outcome.error is None:
             said = f"best validation accuracy {outcome.best_value:.4f}"
         else:
             said = f"{outcome.reason}: {last_line(outcome.error)}"
-        self._line(f"candidate {candidate}, seed {seed}: {said}  ({self._done}/{self._total})")
+        left = (time.monotonic() - self._began) / self._done * (self._trainings - self._done)
+        count = f"{self._done}/{self._trainings}" + (f", {duration(left)} left" if left else "")
+        self._console.print(f"candidate {candidate}, seed {seed}: {said}  ({count})", soft_wrap=True)
 
     def finally_reported(self, report: EpochReport, intervals: int) -> None:
-        text = f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}"
+        description = f"final training, {report.interval} of {intervals}"
+        self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:
-            self._line(text)
-        else:
-            self._status(text)
+            self._console.print(
+                f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}",
+                soft_wrap=True,
+            )
 
-    def _status(self, text: str) -> None:
-        self._console.print(f"{text:<80}", end="\r", soft_wrap=True)
-
-    def _line(self, text: str) -> None:
-        self._console.print(f"{text:<80}".rstrip() if not self._console.is_terminal else f"{text:<80}", soft_wrap=True)
+    def _update(self) -> None:
+        self._bar.update(self._task, completed=self._done + sum(self._running.values()))

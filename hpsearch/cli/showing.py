@@ -1,12 +1,21 @@
-"""`hpsearch status` and `hpsearch studies`."""
+"""`hpsearch status` and `hpsearch studies`. Neither imports torch, which would take longer than all else."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from hpsearch.errors import UsageError
-from hpsearch.study import list_studies, studies_folder
+from hpsearch.cli.output import make_console, plain_table
+from hpsearch.errors import UsageError, last_line
+from hpsearch.study_files import list_studies, studies_folder
+from hpsearch.text import short
+
+if TYPE_CHECKING:
+    from hpsearch.search.overview import Overview
+    from hpsearch.search.storage import Storage
+
+# How many trials `hpsearch status --study` shows.
+BEST, FAILED = 10, 3
 
 
 def show_studies() -> None:
@@ -17,74 +26,70 @@ def show_studies() -> None:
     table = plain_table("study", "what it asks")
     for name, doc in found.items():
         table.add_row(name, doc)
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     """Print a line for every study in the storage, or one study with its best trials."""
-    from hpsearch.results.tables import trials_frame
-    from hpsearch.search.opening import open_to_read
-    from hpsearch.search.owner import Owner
-    from hpsearch.search.storage import Storage, shown
+    from optuna.trial import TrialState
 
-    console = Console(highlight=False)
-    if study is None:
-        studies = Storage(storage, Owner.this_process(), create=False, exclusive=False).get_all_studies()
-        if not studies:
-            raise UsageError(f"{shown(storage)} holds no studies yet: start one with hpsearch run")
-        names = [found.study_name for found in studies]
-    else:
-        names = [study]
-    states = ("complete", "pruned", "diverged", "failed", "running", "waiting")
-    table = plain_table("study", *states, "best", "trial")
-    for name in names:
-        frame = trials_frame(open_to_read(storage, name, runs))
-        counts = frame["state"].value_counts()
-        complete = frame[frame["state"] == "complete"]
-        best = complete["value"].astype(float)
+    from hpsearch.search.overview import open_storage, overviews
+
+    console = make_console()
+    opened = open_storage(storage)
+    found = overviews(opened, study)
+    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
+    for one in found:
         table.add_row(
-            name,
-            *(str(counts.get(state, 0)) for state in states),
-            f"{best.max():.4f}" if len(best) else "-",
-            str(best.idxmax()) if len(best) else "-",
+            one.name,
+            str(one.counts.get(TrialState.COMPLETE, 0) - one.diverged),
+            str(one.counts.get(TrialState.PRUNED, 0)),
+            str(one.diverged),
+            *(str(one.counts.get(state, 0)) for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)),
+            _number(one.best.value) if one.best else "-",
+            str(one.best.number) if one.best else "-",
         )
     console.print(table)
     if study is not None:
-        _show_trials(console, storage, study, runs)
+        _show_trials(console, opened, found[0], runs)
 
 
-def _show_trials(console: Console, storage: str, study: str, runs: Path, most: int = 10) -> None:
-    from hpsearch.errors import last_line
-    from hpsearch.progress import short
-    from hpsearch.results.tables import trials_frame
-    from hpsearch.search.opening import open_to_read
+def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: Path) -> None:
+    from hpsearch.search.folders import STUDY_ID, find_folder, folder_name
+    from hpsearch.search.overview import best_trials, facts_of, last_failed
 
-    opened = open_to_read(storage, study, runs)
-    frame = trials_frame(opened)
-    params = [column for column in frame.columns if column.startswith("params.")]
-    complete = frame[frame["state"] == "complete"].sort_values("value", ascending=False, kind="stable")
-    if len(complete):
+    best = best_trials(storage, study.study_id, study.directions, BEST)
+    if best:
         table = plain_table("best trials", "value", "interval", "ended by", "seconds", "params")
-        for number, row in complete.head(most).iterrows():
-            given = {name.removeprefix("params."): row[name] for name in params if row[name] == row[name]}
+        for trial in best:
+            facts = facts_of(trial)
             table.add_row(
-                str(number),
-                f"{row['value']:.4f}",
-                f"{row['best_interval']:.0f}",
-                str(row["reason"]),
-                f"{row['seconds']:.1f}",
-                " ".join(f"{name}={short(value)}" for name, value in given.items() if value is not None),
+                str(trial.number),
+                _number(trial.value),
+                _or_dash(facts["best_interval"]),
+                _or_dash(facts["reason"]),
+                "-" if facts["seconds"] is None else f"{facts['seconds']:.1f}",
+                " ".join(f"{name}={short(value)}" for name, value in trial.params.items() if value is not None),
             )
         console.print()
         console.print(table)
-        console.print(f"\nfiles in {opened.folder}/", soft_wrap=True)
-    for number, row in frame[frame["state"] == "failed"].tail(3).iterrows():
-        console.print(f"trial {number} failed: {last_line(row['error'])}", soft_wrap=True, markup=False)
+    if len(study.directions) > 1:
+        console.print(
+            f"study {study.name} has {len(study.directions)} objectives, so there is no one best trial: "
+            f"hpsearch dashboard shows them",
+            soft_wrap=True,
+        )
+    if STUDY_ID in study.attrs:
+        folder = find_folder(runs, study.name, study.attrs[STUDY_ID]) or runs / folder_name(study.name)
+        console.print(f"\nfiles in {folder}/", soft_wrap=True)
+    for trial in last_failed(storage, study.study_id, FAILED):
+        console.print(f"trial {trial.number} failed: {last_line(facts_of(trial)['error'])}", soft_wrap=True)
 
 
-def plain_table(*columns: str) -> Table:
-    """Return an empty table without lines, fit for a terminal and for a file."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def _number(value: float | None) -> str:
+    """Return a value with the four digits that matter of an accuracy, or in short where it is none."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)

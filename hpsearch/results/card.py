@@ -93,6 +93,7 @@ def write_model(
     model = run.model.cpu()
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     digest = checkpoint.digest(weights)
+    folder.mkdir(parents=True, exist_ok=True)
     tested = list(dict.fromkeys([*_tested_before(folder), digest]))
     checkpoint.save(folder / "model.pt", {"model": weights, "params": configuration.params, "intervals": run.interval})
     (folder / "model.pt2").unlink(missing_ok=True)
@@ -203,7 +204,7 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
    accuracy was {best["searched"]:.4f} in trial {configuration.trial}.
 2. Each candidate was trained again on the training examples under {int(best["seeds"])} new seeds. The best mean is
    candidate {int(best["candidate"])}'s, {markdown.mean_sd(best["mean"], best["sd"])} (± standard deviation).
-   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]))}
+   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]), int(best["seeds"]))}
 3. It was trained from scratch on training and validation examples together, {how}:
    {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
 

@@ -170,10 +170,10 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
         f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:
+        others = f"{', '.join(near[1:])} {'is' if len(near) == 2 else 'are'}" if near[1:] else "No other is"
         text.append(
-            f"Within one standard error of it (of the difference, paired by seed) "
-            f"{_are(near[1:]) if near[1:] else 'is no other'}"
-            + (f"; further below are {_behind(repeats, best['strategy'], rest)}." if rest else ".")
+            f"{others} within one standard error of it (of the difference, paired by seed)"
+            + (f"; further below: {_behind(repeats, best['strategy'], rest)}." if rest else ".")
         )
         text.append(_default_sentence(default, near, rest))
     else:
@@ -228,8 +228,8 @@ def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
     if default not in near + rest:
         return f"The study's default, {default}, was not compared."
     if default == near[0]:
-        return f"That is the study's default, {default}."
-    return f"The study's default, {default}, is {'among those' if default in near else 'not among those'}."
+        return f"The best, {default}, is the study's default."
+    return f"The study's default, {default}, is {'within' if default in near else 'not within'} one standard error."
 
 
 def _behind(repeats: pd.DataFrame, best: str, names: list[str]) -> str:
@@ -262,6 +262,13 @@ def shown_table(strategies: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def short_table(strategies: pd.DataFrame) -> pd.DataFrame:
+    """Return what matters most of `shown_table`, in few characters, for a terminal."""
+    columns = {"strategy": "strategy", "rank": "rank", "best validation accuracy": "best accuracy"}
+    columns |= {"epochs to 0.5 %": "to 0.5 %", "complete": "complete", "pruned": "pruned"}
+    return shown_table(strategies)[list(columns)].rename(columns=columns)
 
 
 def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, title: str) -> Figure:

@@ -3,9 +3,13 @@
 import hashlib
 import json
 import re
+import typing
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset
@@ -15,7 +19,9 @@ from hpsearch.results.report import best_frame
 from hpsearch.results.study import Results
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.opening import FINGERPRINT
-from hpsearch.study import StudyFile
+from hpsearch.space import replay
+from hpsearch.study import StudyFile, users_code
+from hpsearch.text import brief
 from hpsearch.training import derive_seed
 
 FORMAT = "hpsearch configuration 1"
@@ -34,7 +40,7 @@ class Configuration:
     trial: int
     params: dict[str, Any]
     value: float
-    best_interval: int
+    best_interval: int | None
     study_seed: int
     trial_seed: int
     study_file: str
@@ -49,17 +55,24 @@ class Configuration:
         return _digest({"format": FORMAT, **asdict(self)})
 
 
-def best_configurations(results: Results, count: int) -> list[Configuration]:
+def best_configurations(
+    results: Results, count: int, left_out: Callable[[str], None] = lambda why: None
+) -> list[Configuration]:
     """Return the `count` best complete trials that differ in their params, as far as there are so many.
 
-    Raises UsageError if no trial is complete, or the study file's space is not the one that was searched.
+    A trial whose params another tool chose may not fit the recipe: `left_out` is told which and why. Raises UsageError
+    if no trial is complete and fits, or the study file's space is not the one that was searched.
     """
     opened, study_file = results.opened, results.study_file
-    fingerprint = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT, {})
-    if changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, opened.seed)):
+    fingerprint = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT)
+    if fingerprint is None:
+        # Another tool made the study, which says of no space and data that they were searched.
+        with users_code(study_file.path):
+            fingerprint = describe_study(study_file, results.data, opened.seed)
+    elif changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, opened.seed)):
         raise UsageError(
             f"{study_file.path.name} has changed since study {opened.name} was run: {'; '.join(changes)}. Undo the "
-            f"change, or run it as a new study (--fresh) and export that"
+            f"change, or run it as a new study (hpsearch run --fresh) and export that"
         )
     by_number = {trial.number: trial for trial in opened.optuna_study().get_trials(deepcopy=False)}
     found: list[Configuration] = []
@@ -67,16 +80,19 @@ def best_configurations(results: Results, count: int) -> list[Configuration]:
         params = by_number[int(str(number))].params
         if any(params == earlier.params for earlier in found):
             continue
+        if (why := _misfit(study_file, params)) is not None:
+            left_out(f"trial {number} is left out: {why}")
+            continue
         found.append(
             Configuration(
                 study=opened.name,
                 trial=int(str(number)),
                 params=params,
                 value=float(row["value"]),
-                best_interval=int(row["best_interval"]),
+                best_interval=None if pd.isna(row["best_interval"]) else int(row["best_interval"]),
                 study_seed=opened.seed,
                 trial_seed=derive_seed(opened.seed, "trial", number),
-                study_file=_shown_path(study_file.path),
+                study_file=shown_path(study_file.path),
                 study_digest=study_file.digest,
                 space=fingerprint.get("space", {}),
                 data=fingerprint.get("data", {}),
@@ -90,6 +106,15 @@ def best_configurations(results: Results, count: int) -> list[Configuration]:
             f"study {opened.name} has no complete trial to export yet: hpsearch run --study {study_file.name}"
         )
     return found
+
+
+def _misfit(study_file: StudyFile, params: dict[str, Any]) -> str | None:
+    """Return why the recipe cannot have `params`, or None."""
+    try:
+        replay(study_file.study.trace, params)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def write_configuration(path: Path, configuration: Configuration) -> None:
@@ -108,17 +133,30 @@ def read_configuration(path: Path) -> Configuration:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror}): give a file that hpsearch export wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is truncated or not JSON ({error}): {remedy}") from error
-    fields = set(Configuration.__dataclass_fields__)
+    fields = typing.get_type_hints(Configuration)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UsageError(f"{path} is not a configuration of this version of hpsearch: {remedy}")
     expected = content.pop(_DIGEST, None)
     if _digest(content) != expected:
         raise UsageError(f"{path} was changed after its export, its contents do not match its digest: {remedy}")
-    if missing := fields ^ (set(content) - {"format"}):
+    if missing := set(fields) ^ (set(content) - {"format"}):
         raise UsageError(f"{path} does not have the right entries ({', '.join(sorted(missing))}): {remedy}")
+    for name, hint in fields.items():
+        if not _fits(content[name], hint):
+            raise UsageError(f"{path}: {name} cannot be {brief(content[name])}: {remedy}")
     return Configuration(**{name: content[name] for name in fields})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of the type that a field is declared with; `Any` is any scalar."""
+    if hint is Any:
+        return value is None or isinstance(value, bool | int | float | str)
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, typing.get_args(hint)[1]) for item in value.values())
+    kind = int | float if hint is float else hint
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check_unchanged(configuration: Configuration, path: Path, study_file: StudyFile, data: Dataset) -> None:
@@ -146,5 +184,6 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _shown_path(path: Path) -> str:
+def shown_path(path: Path) -> str:
+    """Return a path relative to the present folder where it is below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -32,6 +32,7 @@ ENDINGS = {
     "pruned": "pruned: worse than others at the same point",
     "diverged": "stopped: loss not finite any more",
     "failed": "failed",
+    "complete": "complete, by another tool",
     "unfinished": "unfinished",
 }
 
@@ -46,7 +47,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
         raise UsageError(
             f"study {results.opened.name} has no trials yet: hpsearch run --study {results.study_file.name}"
         )
-    (folder / "plots").mkdir(exist_ok=True)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
     errors = trials["error"].map(lambda error: last_line(error) if isinstance(error, str) else None)
     write_atomically(folder / "trials.csv", trials.assign(error=errors).to_csv().encode())
     write_atomically(folder / "history.csv", history.to_csv(index=False).encode())
@@ -86,9 +87,13 @@ def endings_frame(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     ending = trials["reason"].fillna("unfinished")
     intervals = history.groupby("number").size().reindex(trials.index, fill_value=0)
     frame = pd.DataFrame({"trials": ending.groupby(ending).size(), "intervals": intervals.groupby(ending).sum()})
-    frame = frame.reindex([reason for reason in ENDINGS if reason in frame.index])
+    frame = frame.reindex(sorted(frame.index, key=_rank))
     frame["share"] = frame["intervals"] / max(int(frame["intervals"].sum()), 1)
     return frame
+
+
+def _rank(reason: str) -> int:
+    return list(ENDINGS).index(reason) if reason in ENDINGS else len(ENDINGS)
 
 
 def best_frame(trials: pd.DataFrame, count: int = BEST) -> pd.DataFrame:
@@ -117,7 +122,11 @@ def _own_figure(results: Results, name: str, function: Callable[[Results], Any])
 
 
 def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
-    trials, history = results.trials, results.history
+    # Another tool's values may be infinite, and have no place on an axis.
+    trials = results.trials[results.trials["value"].astype(float).abs() != float("inf")]
+    history = results.history[results.history["validation_accuracy"].astype(float).abs() != float("inf")]
+    if trials.empty:
+        return {}
     space = distributions(results.opened)
     found = {
         "optimisation": (
@@ -222,9 +231,9 @@ def _best(trials: pd.DataFrame) -> str:
     if best.empty:
         return "No trial is complete yet."
     shown = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
-    shown["interval"] = best["best_interval"].astype(int).to_numpy()
+    shown["interval"] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
     shown["ended by"] = best["reason"].to_numpy()
-    shown["seconds"] = [f"{seconds:.1f}" for seconds in best["seconds"]]
+    shown["seconds"] = ["-" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in best["seconds"]]
     for column in best.columns:
         if column.startswith("params."):
             shown[column.removeprefix("params.")] = [markdown.cell(value) for value in best[column]]
@@ -257,7 +266,7 @@ def _spent(trials: pd.DataFrame, history: pd.DataFrame) -> str:
     total = int(frame["intervals"].sum())
     shown = pd.DataFrame(
         {
-            "trials ended": [ENDINGS[str(reason)] for reason in frame.index],
+            "trials ended": [ENDINGS.get(str(reason), str(reason)) for reason in frame.index],
             "trials": frame["trials"].to_numpy(),
             "intervals": frame["intervals"].to_numpy(),
             "share": [f"{share:.0%}" for share in frame["share"]],

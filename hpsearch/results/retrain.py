@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from scipy.stats import binomtest
+from scipy.stats import t as student_t
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
@@ -26,6 +27,8 @@ from hpsearch.study import Steps, Study
 from hpsearch.training import EVALUATION_BATCH, EpochReport, Run, class_numbers, derive_seed, take, train
 
 RETRIES = 2
+# Below so many seeds nothing is said of luck; a seed is lucky where fewer than this share of others are as good.
+FEW_SEEDS, LUCKY = 3, 0.05
 
 
 def confirm(
@@ -139,14 +142,29 @@ def _median_low(found: "pd.Series[float]") -> float:
     return statistics.median_low(reached) if reached else float("nan")
 
 
-def luck(searched: float, mean: float, sd: float) -> str:
-    """Return a sentence on whether a search's accuracy was that of a lucky seed."""
-    if sd != sd:
-        return "One seed more cannot tell whether the search's was a lucky one."
-    if searched <= mean + sd:
-        return f"The search's {searched:.4f} is within one standard deviation of that mean, or below: no lucky seed."
-    size = f"{(searched - mean) / sd:.1f} standard deviations" if sd > 0 else "further than the seeds differ"
-    return f"The search's {searched:.4f} lies {size} above that mean: its seed was a lucky one."
+def luck(searched: float, mean: float, sd: float, seeds: int) -> str:
+    """Return a sentence on whether a search's accuracy was that of a lucky seed.
+
+    It was where one seed more would be as high in fewer than 5 % of cases, by the t-distribution of `seeds` values
+    with this mean and sample standard deviation.
+    """
+    if seeds < FEW_SEEDS:
+        few = "One seed more" if seeds == 1 else f"{seeds} seeds"
+        return f"{few} cannot tell whether the search's was a lucky one: --seeds {FEW_SEEDS} or more can."
+    if searched <= mean:
+        return f"The search's {searched:.4f} is not above that mean: no lucky seed."
+    distance = (searched - mean) / sd if sd > 0 else float("inf")
+    chance = float(student_t.sf(distance / (1 + 1 / seeds) ** 0.5, seeds - 1))
+    where = f"{distance:.1f} standard deviations" if sd > 0 else "further than the seeds differ"
+    if chance >= LUCKY:
+        return (
+            f"The search's {searched:.4f} lies {where} above that mean, as one seed more would in {chance:.0%} of "
+            f"cases: that does not show a lucky seed."
+        )
+    return (
+        f"The search's {searched:.4f} lies {where} above that mean, as one seed more would in fewer than {LUCKY:.0%} "
+        f"of cases: its seed was a lucky one."
+    )
 
 
 def joined(data: Dataset) -> Dataset:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from optuna.study import StudyDirection
 from torch import nn
 
 from hpsearch import checkpoint
@@ -81,9 +82,17 @@ def open_results(
     """Open the results of a study file (by name or path), stored as `name` (by default the file's).
 
     `storage` and `runs` default to what the commands take: `$HPSEARCH_STORAGE` or `sqlite:///hpsearch.db`, and
-    `$HPSEARCH_RUNS` or `runs`. Raises UsageError if there is no such file, storage, or study in it.
+    `$HPSEARCH_RUNS` or `runs`. Raises UsageError if there is no such file, storage, or study in it, and for a study
+    that minimises or has several objectives.
     """
     study_file = load_study(study)
     storage = storage or os.environ.get("HPSEARCH_STORAGE", "sqlite:///hpsearch.db")
     runs = Path(runs or os.environ.get("HPSEARCH_RUNS", "runs"))
-    return Results(study_file, open_to_read(storage, name or study_file.name, runs))
+    opened = open_to_read(storage, name or study_file.name, runs)
+    if (directions := opened.storage.get_study_directions(opened.study_id)) != [StudyDirection.MAXIMIZE]:
+        what = "minimises" if len(directions) == 1 else f"has {len(directions)} objectives"
+        raise UsageError(
+            f"study {opened.name} {what}, and this command is for studies that maximise one value, as hpsearch run "
+            f"makes them: hpsearch dashboard shows it"
+        )
+    return Results(study_file, opened)

@@ -1,7 +1,9 @@
 """The studies in a storage as pandas frames: one row a study, one row a trial, one row an interval."""
 
+import contextlib
+import gc
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.opening import OpenStudy
+from hpsearch.search.overview import FACTS, facts_of
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -17,8 +20,6 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-# In the order of the columns.
-ATTRS = ("best_value", "best_interval", "intervals", "reason", "seconds", "parameters", "retries", "error")
 
 
 def trials_frame(opened: OpenStudy) -> pd.DataFrame:
@@ -26,11 +27,24 @@ def trials_frame(opened: OpenStudy) -> pd.DataFrame:
 
     A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
     """
-    trials = opened.optuna_study().get_trials(deepcopy=False)
+    with _without_collection():
+        trials = opened.optuna_study().get_trials(deepcopy=False)
     rows = [_trial_row(trial) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
-    columns = ["number", "state", "value", *ATTRS, "started", "ended", *params]
+    columns = ["number", "state", "value", *FACTS, "started", "ended", *params]
     return pd.DataFrame(rows, columns=columns).set_index("number")
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the garbage collector: loading thousands of trials, it would look through all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _trial_row(trial: FrozenTrial) -> dict[str, object]:
@@ -38,7 +52,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, object]:
         "number": trial.number,
         "state": "diverged" if trial.user_attrs.get("reason") == "diverged" else STATES[trial.state],
         "value": trial.value,
-        **{name: trial.user_attrs.get(name) for name in ATTRS},
+        **facts_of(trial),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
         **{f"params.{name}": value for name, value in trial.params.items()},

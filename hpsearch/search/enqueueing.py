@@ -1,13 +1,14 @@
 """Trials chosen by hand: params checked against the space, and put into the queue for the next run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.errors import UsageError
 from hpsearch.search.opening import OpenStudy
+from hpsearch.search.options import read_value
 from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe
 from hpsearch.study import Recipe, Study
+from hpsearch.text import brief
 
 
 def parse_params(texts: Sequence[str], study: Study) -> Params:
@@ -21,11 +22,11 @@ def parse_params(texts: Sequence[str], study: Study) -> Params:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"cannot use {text!r}: give name=value, such as lr=0.01")
+            raise UsageError(f"cannot use {brief(text)}: give name=value, such as lr=0.01")
         if name not in space:
-            raise UsageError(f"the study has no parameter {name!r}: it has {', '.join(space)}")
+            raise UsageError(f"the study has no parameter {brief(name)}: it has {', '.join(space)}")
         if name in params:
-            raise UsageError(f"{name} is given twice: {name}={params[name]} and {text}")
+            raise UsageError(f"{name} is given twice: first {name}={params[name]}, then {brief(value)}")
         params[name] = _value(space[name].parameter, value)
     _check_used(study, params, space)
     return params
@@ -42,10 +43,7 @@ def _value(parameter: Parameter, text: str) -> Any:
     """Return the value that `text` stands for. Raises UsageError if the parameter cannot have it."""
     if isinstance(parameter, Choice) and text in map(str, parameter.options):
         return next(label for label in parameter.options if str(label) == text)
-    try:
-        return parameter.check(json.loads(text))
-    except json.JSONDecodeError:
-        return parameter.check(text)
+    return parameter.check(read_value(text))
 
 
 class _Pinned(Space):

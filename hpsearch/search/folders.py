@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpsearch import checkpoint
-
+# A study's user attribute, and the file in its folder, that say which study it is.
+STUDY_ID = "hpsearch:study_id"
 MARKER = "study.json"
 LONGEST_BYTES = 200
 # What would lead out of the folder or hide in it, what terminals act on, and what has no UTF-8.
@@ -33,6 +33,9 @@ def make_folder(runs: Path, study: str, uid: str) -> Path:
 
     Processes that ask for one study at the same time get the same folder. Raises FilesUnavailable if it cannot be made.
     """
+    # Who only looks for folders need not wait for torch.
+    from hpsearch import checkpoint
+
     if (found := find_folder(runs, study, uid)) is not None:
         return found
     content = json.dumps({"study": study, "id": uid}).encode()

@@ -18,13 +18,12 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
+from hpsearch.search.folders import STUDY_ID, find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import canonical
 from hpsearch.search.storage import FINISHED, Storage, shown
 from hpsearch.study import StudyFile
 
-STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
 NOTE = "hpsearch:note"
 RUNS = "hpsearch:runs"

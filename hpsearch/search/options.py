@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hpsearch.errors import UsageError
+from hpsearch.text import brief
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
+        raise UsageError(f"unknown {kind} {brief(name)}: {hint}known are {', '.join(known)}")
     hints = typing.get_type_hints(known[name], include_extras=True)
     valid = [option for option in list(inspect.signature(known[name]).parameters)[1:] if not option.startswith("_")]
     options: dict[str, Any] = {}
@@ -61,20 +62,21 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
         option, equals, value = item.partition("=")
         if option not in valid or not equals:
             raise UsageError(
-                f"{kind} {name}: cannot use {item!r}; options are given as name=value, "
-                f"valid are {', '.join(valid) or 'none'}"
+                f"{kind} {name}: cannot use {brief(item)}; "
+                + (f"options are given as name=value, valid are {', '.join(valid)}" if valid else "it has no options")
             )
         if Rest in typing.get_args(hints[option]):
             value, tail = f"{value},{tail}".rstrip(","), ""
-        options[option] = _check(f"{kind} {name}: {option}", _read(value), hints[option])
+        options[option] = _check(f"{kind} {name}: {option}", read_value(value), hints[option])
     return name, options
 
 
-def _read(value: str) -> Any:
+def read_value(text: str) -> Any:
+    """Return what `text` is as JSON, or the text itself where it is none, or more than Python reads."""
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _check(what: str, value: Any, hint: Any) -> Any:
@@ -89,7 +91,7 @@ def _check(what: str, value: Any, hint: Any) -> Any:
             continue
         if limits is None or limits.low <= value <= limits.high:
             return value
-    raise UsageError(f"{what} must be {' or '.join(said)}, got {value!r}")
+    raise UsageError(f"{what} must be {' or '.join(said)}, got {brief(value)}")
 
 
 def _is_union(hint: Any) -> bool:

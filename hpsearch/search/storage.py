@@ -532,6 +532,8 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
 
 
 def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
+    if parsed.host or parsed.username or parsed.password:
+        raise UsageError(f"storage {shown(parsed)}: SQLite is a file without user or host; give sqlite:///FILE")
     if parsed.database in (None, "", ":memory:"):
         raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
     if "uri" in parsed.query:
@@ -568,7 +570,7 @@ def shown(url: str | sqlalchemy.URL) -> str:
     """Return a storage URL fit to be seen: without passwords."""
     parsed = sqlalchemy.make_url(url)
     hidden = {name: "***" for name in parsed.query if _SECRET.search(name)}
-    text = parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    text = parsed.update_query_dict(hidden).render_as_string(hide_password=bool(parsed.password))
     return text.replace(quote_plus("***"), "***")
 
 

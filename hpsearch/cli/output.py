@@ -1,0 +1,30 @@
+"""How the commands print: consoles and tables. Imports neither torch nor Optuna."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: names and values are the user's, and no markup or emoji codes."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def plain_table(*columns: str) -> Table:
+    """Return an empty table without lines, fit for a terminal and for a file."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def frame_table(frame: "pd.DataFrame") -> Table:
+    """Return a frame of texts and numbers, without its index, as a table no wider than the terminal."""
+    table = plain_table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    return table

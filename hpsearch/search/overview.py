@@ -1,0 +1,178 @@
+"""What a database holds, found out by a few queries: no study is loaded whole, and torch is not imported.
+
+It shows whatever is there: studies that minimise or have several objectives, and those made by other tools.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Select, case, func, select
+from sqlalchemy.orm import Session
+
+from hpsearch.errors import UsageError
+from hpsearch.search.owner import Owner
+from hpsearch.search.storage import Storage, shown
+
+_REASON = models.TrialUserAttributeModel
+_DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == '"diverged"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A study in a few numbers. `best` is the best complete trial, None where there is none or no one best.
+
+    `diverged` trials are among the complete ones in `counts`, and never the best.
+    """
+
+    name: str
+    study_id: int
+    directions: Sequence[StudyDirection]
+    attrs: dict[str, Any]
+    counts: dict[TrialState, int]
+    diverged: int
+    best: FrozenTrial | None
+
+    @property
+    def one_objective(self) -> bool:
+        """Whether trials can be ranked."""
+        return len(self.directions) == 1
+
+
+def open_storage(url: str) -> Storage:
+    """Connect to a database to read it. Raises UsageError if it is not there or cannot be used."""
+    return Storage(url, Owner.this_process(), create=False, exclusive=False)
+
+
+def stored_names(url: str) -> list[str]:
+    """Return the names of the studies in a database. Raises UsageError if it cannot be read."""
+    return [study.study_name for study in open_storage(url).get_all_studies()]
+
+
+def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
+    """Return all studies in the storage, or the one called `name`. Raises UsageError if there is none."""
+    studies = storage.get_all_studies()
+    where = shown(storage.engine.url)
+    if not studies:
+        raise UsageError(f"{where} holds no studies yet: start one with hpsearch run")
+    if name is not None:
+        known = ", ".join(sorted(study.study_name for study in studies))
+        studies = [study for study in studies if study.study_name == name]
+        if not studies:
+            raise UsageError(f"there is no study {name!r} in {where}: it has {known}")
+    counts, diverged = _counts(storage), _diverged(storage)
+    return [
+        Overview(
+            name=study.study_name,
+            study_id=study._study_id,
+            directions=study.directions,
+            attrs=study.user_attrs,
+            counts=counts[study._study_id],
+            diverged=diverged.get(study._study_id, 0),
+            best=next(iter(best_trials(storage, study._study_id, study.directions, 1)), None),
+        )
+        for study in studies
+    ]
+
+
+def _counts(storage: Storage) -> dict[int, dict[TrialState, int]]:
+    trials = models.TrialModel
+    query = select(trials.study_id, trials.state, func.count()).group_by(trials.study_id, trials.state)
+    found: dict[int, dict[TrialState, int]] = defaultdict(dict)
+    with Session(storage.engine) as session:
+        for study_id, state, count in session.execute(query):
+            found[study_id][state] = count
+    return found
+
+
+def _diverged(storage: Storage) -> dict[int, int]:
+    trials = models.TrialModel
+    query = (
+        select(trials.study_id, func.count())
+        .where(trials.state == TrialState.COMPLETE, trials.trial_id.in_(_DIVERGED))
+        .group_by(trials.study_id)
+    )
+    with Session(storage.engine) as session:
+        return dict(session.execute(query).all())
+
+
+def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
+    """Return the `count` best complete trials, the earliest of equals first; none where objectives are several."""
+    if len(directions) != 1:
+        return []
+    trials, values = models.TrialModel, models.TrialValueModel
+    # Infinite values are stored as a type without a value.
+    infinite = case(
+        (values.value_type == values.TrialValueType.INF_POS, 1),
+        (values.value_type == values.TrialValueType.INF_NEG, -1),
+        else_=0,
+    )
+    keys = (infinite, values.value)
+    order = [key if directions[0] == StudyDirection.MINIMIZE else key.desc() for key in keys]
+    query = (
+        select(trials.trial_id)
+        .join(values, values.trial_id == trials.trial_id)
+        .where(trials.study_id == study_id, trials.state == TrialState.COMPLETE, values.objective == 0)
+        .where(trials.trial_id.not_in(_DIVERGED))
+        .order_by(*order, trials.number)
+        .limit(count)
+    )
+    return _trials(storage, query)
+
+
+def last_failed(storage: Storage, study_id: int, count: int) -> list[FrozenTrial]:
+    """Return the last `count` failed trials, the earliest first."""
+    trials = models.TrialModel
+    query = (
+        select(trials.trial_id)
+        .where(trials.study_id == study_id, trials.state == TrialState.FAIL)
+        .order_by(trials.number.desc())
+        .limit(count)
+    )
+    return _trials(storage, query)[::-1]
+
+
+def _trials(storage: Storage, query: Select[Any]) -> list[FrozenTrial]:
+    with Session(storage.engine) as session:
+        found = session.scalars(query).all()
+    return [storage.get_trial(int(trial_id)) for trial_id in found]
+
+
+# What a finished trial is stored with, and what its value may be.
+FACTS: dict[str, tuple[type, ...]] = {
+    "best_value": (int, float),
+    "best_interval": (int,),
+    "intervals": (int,),
+    "reason": (str,),
+    "seconds": (int, float),
+    "parameters": (int,),
+    "retries": (int,),
+    "error": (str,),
+}
+_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def facts_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what `FACTS` names for a trial, None where unknown.
+
+    Where another tool finished the trial, they follow from its value, its reports (the higher the better) and times.
+    """
+    stored = {name: value for name, value in trial.user_attrs.items() if isinstance(value, FACTS.get(name, ()))}
+    found = dict.fromkeys(FACTS) | stored
+    if not trial.state.is_finished() or found["intervals"] is not None:
+        return found
+    reports = {step: value for step, value in trial.intermediate_values.items() if value == value}
+    best = max(reports, key=lambda step: (reports[step], -step), default=None)
+    value = trial.values[0] if trial.state == TrialState.COMPLETE and len(trial.values) == 1 else None
+    derived = {
+        "best_value": reports.get(best) if value is None and best is not None else value,
+        "best_interval": best,
+        "intervals": len(reports),
+        "reason": _REASONS[trial.state],
+        "seconds": trial.duration.total_seconds() if trial.duration is not None else None,
+    }
+    return found | {name: fact for name, fact in derived.items() if found[name] is None}
