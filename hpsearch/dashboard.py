@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
 from hpsearch.executors.task import BEST
-from hpsearch.search.opening import STUDY_ID, open_to_read
+from hpsearch.search.folders import STUDY_ID
+from hpsearch.search.opening import open_to_read
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage, shown
 
