@@ -178,7 +178,7 @@ def _main(
     """Run tasks as they come, in a worker process, until the supervisor is gone."""
     for number in processes.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
     loaded: tuple[Study, Dataset] | None = None
     while True:
@@ -234,10 +234,13 @@ def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Out
         connection.send(Reported(task.number, report))
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(server: int) -> None:
+    """End this process when the supervisor has ended, and the server it was forked from, which would take seconds."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    if parent.pid != server == os.getppid():
+        os.kill(server, signal.SIGKILL)
     os._exit(1)
 
 
