@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -42,6 +42,12 @@ class Started:
     def interrupt(self, number: int) -> None:
         """Send a signal to the whole process group, as a terminal does."""
         os.killpg(self.process.pid, number)
+
+    def signal_tree(self, number: int) -> None:
+        """Send a signal to the supervisor and all processes below it, if it is still there."""
+        with suppress(psutil.NoSuchProcess):
+            for process in (psutil.Process(self.process.pid), *self.workers()):
+                process.send_signal(number)
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes below the supervisor."""

@@ -1,10 +1,13 @@
 """What several test modules need: one thread, a small data set and a study that trains in milliseconds."""
 
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import Started
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Split, Study, digits
 
@@ -60,3 +63,18 @@ def tiny_study(few_digits: Dataset) -> Callable[..., Study]:
         return Study(**{"recipe": recipe, "dataset": lambda: few_digits, "epochs": 3, **settings})
 
     return build
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """A function that starts a command in the test's folder, which ends with the test."""
+    started: list[Started] = []
+
+    def start(*arguments: str, **options: Any) -> Started:
+        started.append(Started(*arguments, **({"cwd": tmp_path} | options)))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.signal_tree(signal.SIGKILL)
+        run.wait()

@@ -3,8 +3,9 @@
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torture import _Server, study_rows
 
 # Intervals of a third of a second.
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")
+wait_for_long = partial(wait_for, timeout=120)
 
 pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set")
 
@@ -63,32 +65,32 @@ def complete(rows: list[dict[str, Any]], trials: int) -> bool:
     )
 
 
-def test_training_goes_on_while_the_database_is_locked(tmp_path: Path) -> None:
+def test_training_goes_on_while_the_database_is_locked(start: Callable[..., Started], tmp_path: Path) -> None:
     long = {"TEST_EPOCHS": "100"}
-    run = Started(*RUN, "--n-trials", "1", cwd=tmp_path, **long)
-    wait_for(lambda: trained(tmp_path) >= 3)
+    run = start(*RUN, "--n-trials", "1", **long)
+    wait_for_long(lambda: trained(tmp_path) >= 3)
     free = rate(tmp_path, 6)
     with locked(tmp_path / "hpsearch.db"):
         during = rate(tmp_path, 18)
         # An interval more than is reported is trained anyway.
         assert during > 0.7 * free
-    wait_for(lambda: "the database is back" in run.err.read_text())
+    wait_for_long(lambda: "the database is back" in run.err.read_text())
     run.interrupt(signal.SIGINT)
     assert run.wait() == 130
     (row,) = study_rows(f"sqlite:///{tmp_path}/hpsearch.db")
     assert len(row["reports"]) == trained(tmp_path)
 
 
-def test_a_silent_server_is_an_outage(tmp_path: Path) -> None:
+def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: Path) -> None:
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
     server = _Server(tmp_path / "postgres")
     try:
         storage = ("--storage", server.url)
-        run = Started(*RUN, *storage, "--n-trials", "4", cwd=tmp_path)
-        wait_for(lambda: trained(tmp_path) >= 3)
+        run = start(*RUN, *storage, "--n-trials", "4")
+        wait_for_long(lambda: trained(tmp_path) >= 3)
         free = rate(tmp_path, 4)
         with silenced(tmp_path / "postgres"):
-            wait_for(lambda: "the database does not answer" in run.err.read_text(), 30)
+            wait_for_long(lambda: "the database does not answer" in run.err.read_text())
             assert rate(tmp_path, 5) > 0.7 * free
         assert run.wait() == 0
         assert "the database is back" in run.err.read_text()
@@ -100,8 +102,8 @@ def test_a_silent_server_is_an_outage(tmp_path: Path) -> None:
             ("ended", (), 130, "the database is away"),
         ):
             before = trained(tmp_path)
-            run = Started(*RUN, *storage, *options, "--n-trials", "8", cwd=tmp_path, name=name)
-            wait_for(lambda before=before: trained(tmp_path) >= before + 2)  # type: ignore[misc]
+            run = start(*RUN, *storage, *options, "--n-trials", "8", name=name)
+            wait_for_long(lambda before=before: trained(tmp_path) >= before + 2)  # type: ignore[misc]
             with silenced(tmp_path / "postgres"):
                 if code == 130:
                     time.sleep(1)
@@ -115,9 +117,11 @@ def test_a_silent_server_is_an_outage(tmp_path: Path) -> None:
         server.close()
 
 
-def test_an_interrupt_while_the_database_is_locked_ends_the_run_with_a_line(tmp_path: Path) -> None:
-    run = Started(*RUN, "--n-trials", "3", cwd=tmp_path)
-    wait_for(lambda: trained(tmp_path) >= 3)
+def test_an_interrupt_while_the_database_is_locked_ends_the_run_with_a_line(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
+    run = start(*RUN, "--n-trials", "3")
+    wait_for_long(lambda: trained(tmp_path) >= 3)
     with locked(tmp_path / "hpsearch.db"):
         time.sleep(1)
         run.interrupt(signal.SIGINT)
@@ -130,9 +134,9 @@ def test_an_interrupt_while_the_database_is_locked_ends_the_run_with_a_line(tmp_
     assert complete(study_rows(f"sqlite:///{tmp_path}/hpsearch.db"), 3)
 
 
-def test_a_database_removed_during_a_run_ends_it(tmp_path: Path) -> None:
-    run = Started(*RUN, "--n-trials", "3", cwd=tmp_path)
-    wait_for(lambda: trained(tmp_path) >= 3)
+def test_a_database_removed_during_a_run_ends_it(start: Callable[..., Started], tmp_path: Path) -> None:
+    run = start(*RUN, "--n-trials", "3")
+    wait_for_long(lambda: trained(tmp_path) >= 3)
     for path in tmp_path.glob("hpsearch.db*"):
         path.rename(path.with_name(f"aside-{path.name}"))
     assert run.wait(60) == 1

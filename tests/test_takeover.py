@@ -4,12 +4,12 @@ import csv
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from commands import Started, hpsearch, wait_for
 from torture import _Server, study_rows
@@ -18,6 +18,7 @@ from torture import _Server, study_rows
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")
 BRIEF = ("--outage", "4")
 TRIALS = 3
+wait_for_long = partial(wait_for, timeout=120)
 
 pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set")
 
@@ -45,17 +46,11 @@ def reports(url: str) -> int:
     return sum(len(row["reports"]) for row in rows(url))
 
 
-def signal_tree(run: Started, number: int) -> None:
-    """Send a signal to a supervisor and all processes below it."""
-    for process in (psutil.Process(run.process.pid), *run.workers()):
-        process.send_signal(number)
-
-
 def freeze(run: Started, url: str, *, tree: bool) -> None:
     """Stop a supervisor, with its workers or alone, but not while it holds SQLite's lock: that locks everyone out."""
     while True:
         if tree:
-            signal_tree(run, signal.SIGSTOP)
+            run.signal_tree(signal.SIGSTOP)
         else:
             run.process.send_signal(signal.SIGSTOP)
         if not url.startswith("sqlite"):
@@ -66,7 +61,7 @@ def freeze(run: Started, url: str, *, tree: bool) -> None:
                 found.execute("ROLLBACK")
             return
         except sqlite3.OperationalError:
-            signal_tree(run, signal.SIGCONT)
+            run.signal_tree(signal.SIGCONT)
             time.sleep(0.05)
 
 
@@ -90,45 +85,43 @@ def assert_equal_to_undisturbed(folder: Path, url: str, command: tuple[str, ...]
 
 @pytest.mark.parametrize("tree", [True, False], ids=["with its workers", "alone"])
 def test_a_supervisor_frozen_and_woken_up_changes_nothing_that_was_taken_over(
-    tmp_path: Path, url: str, tree: bool
+    start: Callable[..., Started], tmp_path: Path, url: str, tree: bool
 ) -> None:
     command = (*RUN, *BRIEF, "--n-trials", str(TRIALS))
-    frozen = Started(*command, "--storage", url, cwd=tmp_path, name="frozen")
-    wait_for(lambda: reports(url) >= 2)
+    frozen = start(*command, "--storage", url, name="frozen")
+    wait_for_long(lambda: reports(url) >= 2)
     freeze(frozen, url, tree=tree)
-    other = Started(*command, "--storage", url, cwd=tmp_path, name="other")
-    try:
-        wait_for(lambda: "trial 0: taken over from a supervisor that died" in other.err.read_text())
-        before = len(rows(url)[0]["reports"])
-        wait_for(lambda: len(rows(url)[0]["reports"]) >= before + 2)
-        signal_tree(frozen, signal.SIGCONT)
-        assert (frozen.wait(), other.wait()) == (0, 0)
-    finally:
-        frozen.process.kill()
-        other.process.kill()
+    other = start(*command, "--storage", url, name="other")
+    wait_for_long(lambda: "trial 0: taken over from a supervisor that died" in other.err.read_text())
+    before = len(rows(url)[0]["reports"])
+    wait_for_long(lambda: len(rows(url)[0]["reports"]) >= before + 2)
+    frozen.signal_tree(signal.SIGCONT)
+    assert (frozen.wait(), other.wait()) == (0, 0)
     for run in (frozen, other):
         assert "Traceback" not in run.err.read_text()
     assert "taken over by another supervisor, stopped here" in frozen.err.read_text()
     assert_equal_to_undisturbed(tmp_path, url, command)
 
 
-def test_a_supervisor_frozen_alone_goes_on_where_it_was(tmp_path: Path, url: str) -> None:
+def test_a_supervisor_frozen_alone_goes_on_where_it_was(
+    start: Callable[..., Started], tmp_path: Path, url: str
+) -> None:
     command = (*RUN, *BRIEF, "--n-trials", str(TRIALS))
-    frozen = Started(*command, "--storage", url, cwd=tmp_path, name="frozen")
-    wait_for(lambda: reports(url) >= 2)
+    frozen = start(*command, "--storage", url, name="frozen")
+    wait_for_long(lambda: reports(url) >= 2)
     freeze(frozen, url, tree=True)
     time.sleep(9)
-    signal_tree(frozen, signal.SIGCONT)
+    frozen.signal_tree(signal.SIGCONT)
     assert frozen.wait() == 0
     assert "Traceback" not in frozen.err.read_text()
     assert_equal_to_undisturbed(tmp_path, url, command)
 
 
-def test_a_lock_longer_than_a_heartbeat_makes_nobody_take_over(tmp_path: Path) -> None:
+def test_a_lock_longer_than_a_heartbeat_makes_nobody_take_over(start: Callable[..., Started], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hpsearch.db"
     command = (*RUN, "--n-trials", str(TRIALS + 1), "--outage", "20", "--storage", url)
-    runs = [Started(*command, cwd=tmp_path, name=f"run{i}") for i in range(2)]
-    wait_for(lambda: sum(row["state"] == "RUNNING" for row in rows(url)) == 2 and reports(url) >= 2)
+    runs = [start(*command, name=f"run{i}") for i in range(2)]
+    wait_for_long(lambda: sum(row["state"] == "RUNNING" for row in rows(url)) == 2 and reports(url) >= 2)
     with closing(sqlite3.connect(tmp_path / "hpsearch.db", timeout=30, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         time.sleep(12)
@@ -139,12 +132,14 @@ def test_a_lock_longer_than_a_heartbeat_makes_nobody_take_over(tmp_path: Path) -
     assert [row["state"] for row in rows(url)] == ["COMPLETE"] * (TRIALS + 1)
 
 
-def test_an_interval_longer_than_the_grace_makes_nobody_take_over(tmp_path: Path) -> None:
+def test_an_interval_longer_than_the_grace_makes_nobody_take_over(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
     url = f"sqlite:///{tmp_path}/hpsearch.db"
     # In the supervisor's own process: two intervals of six seconds, under a grace of four.
     command = (*RUN, "--n-trials", "2", "--outage", "1", "--storage", url, "--workers", "0")
     slow = {"TEST_BATCH_SECONDS": "0.35", "TEST_EPOCHS": "2"}
-    runs = [Started(*command, cwd=tmp_path, name=f"run{i}", **slow) for i in range(2)]
+    runs = [start(*command, name=f"run{i}", **slow) for i in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     for run in runs:
         assert "taken over" not in run.err.read_text()

@@ -239,7 +239,8 @@ def cli(context: click.Context) -> None:
     default=90.0,
     show_default=True,
     metavar="SECONDS",
-    help="End the run when the database is away for longer.",
+    help="End the run when the database is away for longer. Only after more than that do other runs of the study take "
+    "over its trials.",
 )
 @click.option("--keep-best", type=Count(), metavar="K", help="Keep the weights of the K best trials only.")
 def run(**options: Any) -> int:

@@ -355,6 +355,8 @@ class Supervisor:
             for name in (PREVIOUS,) if state == TrialState.FAIL else (LAST, PREVIOUS):
                 (running.task.folder / name).unlink(missing_ok=True)
             self._observer.ended(running.task.number, state, outcome)
+        else:
+            self._observer.released(running.task.number)
         self._held.pop(running.task.number, None)
         self._recount = True
 
@@ -401,7 +403,10 @@ class Supervisor:
         self._observer.released(running.task.number)
 
     def _remove_weights(self) -> None:
-        """Keep the weights of the `keep_best` best trials only."""
+        """Keep the weights of the `keep_best` best trials only.
+
+        Nobody trains a finished trial, and one that is not among the best will never be: that may be an old look.
+        """
         trials = self._opened.optuna_study().get_trials(deepcopy=False, states=FINISHED)
         best = sorted(
             (trial for trial in trials if trial.state == TrialState.COMPLETE),
