@@ -32,9 +32,11 @@ STATES = {
 }
 
 
-def make_study(folder: Path, reasons: list[str | None], name: str = "tiny") -> OpenStudy:
-    """Make a study of `studies/tiny.py` whose trials ended for these reasons (None: waiting) at made-up values."""
-    study_file = load_study(str(STUDIES / "tiny.py"))
+def make_study(
+    folder: Path, reasons: list[str | None], name: str = "tiny", study: Path = STUDIES / "tiny.py"
+) -> OpenStudy:
+    """Make a study of a file like `tiny.py` whose trials ended for these reasons (None: waiting) at made-up values."""
+    study_file = load_study(str(study))
     url = f"sqlite:///{folder}/hpsearch.db"
     data = study_file.study.load_data()
     opened = open_for_run(url, study_file, data, name=name, seed=0, runs=folder / "runs")

@@ -133,7 +133,8 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 def test_a_study_file_changed_since_the_search_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "tiny.py"
     original = (STUDIES / "tiny.py").read_text()
-    copy.write_text(original.replace("epochs=8", "epochs=1"))
+    original = original.replace("epochs=8", "epochs=1")
+    copy.write_text(original.replace("A small MLP", "A little MLP"))
     arguments = ["--study", str(copy), "--n-trials", "1", "--workers", "0"]
     assert hpsearch_here(tmp_path, "run", *arguments) == 0
     assert hpsearch_here(tmp_path, "export", "--study", str(copy)) == 0

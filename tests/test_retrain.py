@@ -41,8 +41,7 @@ def prepare(folder: Path) -> None:
     """Export two configurations of a study file of the folder's own."""
     (folder / "studies").mkdir()
     (folder / "studies/tiny.py").write_text(TINY.replace("epochs=8", "epochs=3"))
-    make_study(folder, ["budget"] * 3)
-    # The study was made of the original file, whose space and data are the same.
+    make_study(folder, ["budget"] * 3, study=folder / "studies/tiny.py")
     assert hpsearch_here(folder, "export", "--study", "studies/tiny.py", "--top", "2") == 0
 
 
