@@ -14,6 +14,7 @@ from hpsearch.errors import UsageError
 from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import StudyFile, load_study, users_code
 from hpsearch.training import Run, train
+from hpsearch.tryout import check_first_batch
 
 
 def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
@@ -37,6 +38,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
         console.print(f"\ngrid     {points}", soft_wrap=True, markup=False)
         dataset = definition.load_data()
         _print_data(console, dataset)
+        check_first_batch(study_file, dataset)
         _try_batch(console, study_file, dataset, n_trials, workers or default_workers("cpu"))
 
 

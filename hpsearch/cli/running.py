@@ -17,6 +17,7 @@ from hpsearch.search.samplers import fixed_points, make_sampler
 from hpsearch.search.storage import check_url, shown
 from hpsearch.search.supervisor import Limits, Supervisor
 from hpsearch.study import load_study, users_code
+from hpsearch.tryout import check_first_batch
 
 
 def run_study(
@@ -68,6 +69,7 @@ def run_study(
         dataset = definition.load_data()
         intervals = most_intervals(definition, length(dataset.train))
     make_pruner(pruner, intervals)
+    check_first_batch(study_file, dataset, device=device)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     workers = default_workers(device) if workers is None else workers
     opened.record_run(study_file, sampler=sampler, pruner=pruner, device=device, workers=workers)

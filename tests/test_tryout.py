@@ -1,0 +1,230 @@
+"""A study that cannot work is refused before it is run, by one line that says why; one configuration is not enough."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import hpsearch
+from here import hpsearch_here
+from torch import nn
+
+from hpsearch import MLP, MSE, SGD, Dataset, Recipe, Split, Study, UsageError, tryout
+from hpsearch.errors import StudyFileError
+from hpsearch.study import StudyFile, load_study
+from hpsearch.tryout import check_first_batch, try_batch
+
+STUDY = """
+import torch
+from torch import nn
+from torch.nn import functional
+from hpsearch import MLP, SGD, CrossEntropy, Dataset, EarlyStopping, Recipe, Split, Study
+
+
+class Net(nn.Module):
+    def __init__(self, width, outputs={outputs}):
+        super().__init__()
+        self.hidden = nn.Linear(4, width)
+        self.head = nn.Linear({head}, outputs)
+
+    def forward(self, x):
+        x = self.hidden(x).relu()
+        return self.head(x)
+
+
+def loss(outputs, targets):
+    return {loss}
+
+
+def dataset():
+    split = Split(torch.randn(40, 4), torch.arange(40){targets})
+    return Dataset(train=split, validation=split, test=None, classes=tuple("abcde"))
+
+
+def recipe(space):
+    width = space.int("width", 2, 6)
+    return Recipe(model=Net(width), optimizer=SGD(lr=space.float("lr", 0.01, 1.0)), loss=loss, batch_size=8)
+
+
+study = Study(recipe=recipe, dataset=dataset, epochs=1, n_trials=2)
+"""
+SOUND = {"outputs": "5", "head": "width", "loss": "functional.cross_entropy(outputs, targets)", "targets": " % 5"}
+BROKEN = {
+    "targets out of range": (
+        {"targets": " // 4"},
+        ["20: 'return functional.cross_entropy", "targets go up to 9, but the model has 5 outputs, for classes from 0"],
+    ),
+    "a target out of range in a late batch": (
+        {"targets": ".clamp(max=0) + 5 * (torch.arange(40) == 39)"},
+        ["go up to 5"],
+    ),
+    "too few outputs": ({"outputs": "3"}, ["targets go up to 4, but the model has 3 outputs"]),
+    "a layer of the wrong size": (
+        {"head": "99"},
+        [
+            "16: 'return self.head(x)'",
+            "the model fails on inputs (8, 4) of float32",
+            "RuntimeError",
+            "(in the first batch, ",
+        ],
+    ),
+    "targets of the wrong type": (
+        {"targets": " / 1.0"},
+        [
+            "20: 'return functional",
+            "the loss fails on outputs (8, 5) of float32 and targets (8,) of float32",
+            "RuntimeError",
+        ],
+    ),
+    "a loss that is no number": (
+        {"loss": "functional.cross_entropy(outputs, targets, reduction='none')"},
+        ["the loss is no single number: average it over the batch"],
+    ),
+    "targets of the wrong shape": (
+        {"targets": "[:, None].expand(-1, 3)"},
+        ["outputs of shape (8, 5) do not fit targets of shape (8, 3)"],
+    ),
+}
+
+
+def written(folder: Path, **changes: str) -> StudyFile:
+    path = folder / "mine.py"
+    path.write_text(STUDY.format(**SOUND | changes))
+    return load_study(str(path))
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_study_is_refused_with_its_cause(case: str, tmp_path: Path) -> None:
+    changes, parts = BROKEN[case]
+    study_file = written(tmp_path, **changes)
+    with pytest.raises(StudyFileError) as raised:
+        check_first_batch(study_file, study_file.study.load_data())
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'mine.py'}:")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_sound_study_passes_without_an_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_file = written(tmp_path)
+    data = study_file.study.load_data()
+    check_first_batch(study_file, data)
+    # What torch's optimisers import takes a second.
+    monkeypatch.setattr("hpsearch.optim.SGD.__call__", lambda *arguments: pytest.fail("an optimiser was made"))
+    try_batch(study_file.study, {"width": 3, "lr": 0.1}, data)
+
+
+def test_run_and_check_refuse_it_and_create_nothing(tmp_path: Path) -> None:
+    written(tmp_path, outputs="3")
+    done = hpsearch("run", "--study", "mine.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "targets go up to 4, but the model has 3 outputs" in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["mine.py"]
+    with pytest.raises(UsageError, match="targets go up to 4, but the model has 3 outputs"):
+        hpsearch_here(tmp_path, "check", "--study", "mine.py")
+
+
+def study_file_of(recipe: Callable[[Any], Recipe], data: Dataset) -> StudyFile:
+    study = Study(recipe=recipe, dataset=lambda: data)
+    return StudyFile(name="mine", path=Path(__file__), digest="", study=study)
+
+
+def recipe_that(behaves: Callable[[float], None]) -> Callable[[Any], Recipe]:
+    def recipe(space: Any) -> Recipe:
+        lr = space.float("lr", 0.25, 1.0, grid=[0.5])
+
+        class Net(MLP):
+            def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+                behaves(lr)
+                return super().forward(inputs)
+
+        return Recipe(model=Net(inputs=64, hidden=(4,)), optimizer=SGD(lr=lr))
+
+    return recipe
+
+
+class TestOneConfigurationIsNotTheStudy:
+    @pytest.mark.parametrize("works", [0.25, 0.5, 1.0])
+    def test_one_that_works_is_enough(self, works: float, few_digits: Dataset) -> None:
+        def behaves(lr: float) -> None:
+            if lr != works:
+                raise ValueError("not this one")
+
+        check_first_batch(study_file_of(recipe_that(behaves), few_digits), few_digits)
+
+    def test_failures_that_differ_are_left_to_the_trials(self, few_digits: Dataset) -> None:
+        def behaves(lr: float) -> None:
+            raise ValueError if lr == 0.5 else KeyError
+
+        check_first_batch(study_file_of(recipe_that(behaves), few_digits), few_digits)
+
+    def test_the_same_failure_everywhere_is_the_studys(self, few_digits: Dataset) -> None:
+        def behaves(lr: float) -> None:
+            raise ValueError(f"not {lr}")
+
+        with pytest.raises(StudyFileError, match=r"ValueError: not 0\.5 \(in the first batch, with lr=0\.5\)"):
+            check_first_batch(study_file_of(recipe_that(behaves), few_digits), few_digits)
+
+    def test_a_crash_takes_nothing_with_it(self, few_digits: Dataset) -> None:
+        def behaves(lr: float) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        check_first_batch(study_file_of(recipe_that(behaves), few_digits), few_digits)
+
+    def test_a_batch_that_hangs_is_not_waited_for(self, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tryout, "SECONDS", 0.3)
+        began = time.monotonic()
+        check_first_batch(study_file_of(recipe_that(lambda lr: time.sleep(60)), few_digits), few_digits)
+        assert time.monotonic() - began < 10
+
+
+class TestExplanations:
+    @staticmethod
+    def refused(model: Callable[[], nn.Module], data: Dataset, **settings: Any) -> str:
+        def recipe(space: Any) -> Recipe:
+            return Recipe(**{"model": model(), "optimizer": SGD(lr=0.1), "batch_size": 8} | settings)
+
+        with pytest.raises(StudyFileError) as raised:
+            check_first_batch(study_file_of(recipe, data), data)
+        return str(raised.value)
+
+    def test_batch_norm_on_batches_of_one(self, few_digits: Dataset) -> None:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+        said = self.refused(model, few_digits, batch_size=1)
+        assert "batch norm needs more than one example in a batch to train on: batch_size is 1" in said
+
+    def test_outputs_that_are_no_tensor(self, few_digits: Dataset) -> None:
+        class Two(MLP):
+            def forward(self, inputs: torch.Tensor) -> Any:
+                return super().forward(inputs), inputs
+
+        said = self.refused(lambda: Two(inputs=64), few_digits)
+        assert "the model must return one tensor of outputs, got a tuple" in said
+
+    def test_a_model_that_fails_when_evaluated(self, few_digits: Dataset) -> None:
+        class Net(MLP):
+            def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+                if not self.training:
+                    raise NotImplementedError("no evaluation yet")
+                return super().forward(inputs)
+
+        said = self.refused(lambda: Net(inputs=64), few_digits)
+        assert "the model fails on inputs (60, 1, 8, 8) of float32: NotImplementedError: no evaluation yet" in said
+
+    def test_a_validation_class_that_training_does_not_have(self, few_digits: Dataset) -> None:
+        assert isinstance(few_digits.validation, Split)
+        targets = few_digits.validation.targets.clone()
+        targets[-1] = 10
+        data = replace(few_digits, validation=Split(few_digits.validation.inputs, targets))
+        for loss in (nn.CrossEntropyLoss(), MSE()):
+            said = self.refused(lambda: MLP(inputs=64), data, loss=loss)
+            assert "targets go up to 10, but the model has 10 outputs, for classes from 0 to 9" in said
