@@ -94,11 +94,7 @@ class Run:
                 if self._works_channels_last():
                     convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.epochs = self._recipe.epochs or study.epochs
-        examples = length(data.train)
-        self.steps_per_epoch = -(-examples // self.batch_size)
-        if examples % self.batch_size == 1 < examples and _has_batch_norm(self.model):
-            # A single example has no variance: the batch before takes it.
-            self.steps_per_epoch -= 1
+        self.steps_per_epoch = steps_per_epoch(self._recipe, length(data.train))
         self.total_steps = self.epochs * self.steps_per_epoch
         interval = study.interval
         self.steps_per_interval = interval.count if isinstance(interval, Steps) else interval * self.steps_per_epoch
@@ -203,8 +199,16 @@ def load_weights(model: nn.Module, weights: dict[str, Any]) -> None:
                 convert_conv2d_weight_memory_format(layer, torch.channels_last)
 
 
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(layer, _BatchNorm) for layer in model.modules())
+def steps_per_epoch(recipe: Recipe, examples: int) -> int:
+    """Return how many batches an epoch has; the last one is smaller, if need be.
+
+    Where a model has batch norm and the last batch would be a single example, which has no variance, the batch before
+    takes that one too.
+    """
+    whole, rest = divmod(examples, recipe.batch_size)
+    if rest == 1 and whole and any(isinstance(layer, _BatchNorm) for layer in recipe.model.modules()):
+        return whole
+    return whole + (rest > 0)
 
 
 def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[EpochReport]:
@@ -315,7 +319,7 @@ def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]
                 order = order.to(run.device)
         position = step % run.steps_per_epoch
         start = position * run.batch_size
-        # An epoch's last batch takes what there is: less than the others, or one example more (see `Run`).
+        # An epoch's last batch takes what there is: less than the others, or one example more.
         stop = examples if position == run.steps_per_epoch - 1 else start + run.batch_size
         yield take(run.train_split, order[start:stop], run.device)
 

@@ -38,6 +38,7 @@ from hpsearch import (
     digits,
     points,
 )
+from hpsearch.search.pruners import intervals_of
 from hpsearch.training import EpochReport, Run, class_numbers, derive_seed, evaluate, load_weights, train
 
 SEED = 7
@@ -760,6 +761,15 @@ class TestBatchNorm:
         assert seen == [33, 33, 34] * 2
         assert [report.step for report in reports] == [3, 6]
         assert_resumes(study, few_digits, tmp_path)
+
+    def test_pruners_count_the_same_intervals(self, few_digits: Dataset) -> None:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+        study = replace(study_of(model, few_digits, batch_size=33), interval=Steps(3))
+        assert start(study, few_digits).intervals == 2
+        assert intervals_of(study.replay(PARAMS), study, 100) == 2
+        assert intervals_of(replace(study.replay(PARAMS), model=MLP(inputs=64)), study, 100) == 3
 
     def test_without_it_the_batches_are_as_ever(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
         run = start(tiny_study(batch_size=33), few_digits)

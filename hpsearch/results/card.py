@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def export_program(model: nn.Module, split: Examples) -> Program:
     try:
         # `torch.export.save` keeps weights in rows; training may have had them channels last.
         model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-        program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
+        with warnings.catch_warnings():
+            # Whatever it warns of, such as an LSTM's way with its weights: the program is compared below.
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
     # What a model may contain that cannot be exported is as open as Python.
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]

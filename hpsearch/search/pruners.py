@@ -19,6 +19,7 @@ from hpsearch.search.options import Positive, Range, Rest, Whole, parse
 from hpsearch.search.view import StudyView, aligned, length_of
 from hpsearch.space import Space, describe
 from hpsearch.study import Recipe, Steps, Study
+from hpsearch.training import steps_per_epoch
 
 # Stands for the intervals of a study while a name is only checked.
 UNKNOWN = 1_000_000
@@ -175,7 +176,7 @@ def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
     """Return how many intervals a trial of a study has, with `examples` to train on."""
     epochs = recipe.epochs or study.epochs
     if isinstance(study.interval, Steps):
-        return -(-epochs * -(-examples // recipe.batch_size) // study.interval.count)
+        return -(-epochs * steps_per_epoch(recipe, examples) // study.interval.count)
     return -(-epochs // study.interval)
 
 
