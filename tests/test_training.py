@@ -817,9 +817,9 @@ class TestUnusualModels:
 
             def forward(self, inputs: Tensor) -> Tensor:
                 if not self.training:
-                    self.scale = inputs.abs().amax(dim=0).flatten() + 1
-                scale = torch.ones(64) if self.scale is None else self.scale
-                return self.layer(inputs.flatten(1) * scale)
+                    self.scale = torch.linspace(0.5, 1.5, 10)
+                outputs = self.layer(inputs.flatten(1))
+                return outputs if self.scale is None else outputs * self.scale
 
         list(train(start(study_of(Net, few_digits), few_digits)))
 

@@ -196,8 +196,8 @@ class Caching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.table is None or len(self.table) < len(x) or not self.training:
-            self.table = torch.linspace(0, 1, max(len(x), 1)).unsqueeze(1)
-        return self.head(self.layer(x).relu() + 0 * self.table[: len(x)])  # type: ignore[no-any-return]
+            self.table = torch.linspace(1, 1.5, len(x)).unsqueeze(1)
+        return self.head(self.layer(x).relu() * self.table[: len(x)])  # type: ignore[no-any-return]
 
 
 class Temperature(nn.Module):
