@@ -70,13 +70,14 @@ def run_study(
         )
         print_best(finished, study_file)
         return 0
-    console.print(f"hpsearch: loading the data of {study_file.name}", soft_wrap=True)
-    with users_code(study_file.path):
-        dataset = definition.load_data()
-        load_seconds = time.monotonic() - began
-        intervals = most_intervals(definition, length(dataset.train))
-    make_pruner(pruner, intervals)
-    check_first_batch(study_file, dataset, device=device)
+    # Shown on a terminal only, and gone afterwards: bad input is answered by one line.
+    with console.status(f"loading the data of {study_file.name}"):
+        with users_code(study_file.path):
+            dataset = definition.load_data()
+            load_seconds = time.monotonic() - began
+            intervals = most_intervals(definition, length(dataset.train))
+        make_pruner(pruner, intervals)
+        check_first_batch(study_file, dataset, device=device)
     opened = open_for_run(storage, study_file, dataset, name=name, seed=seed, runs=runs, fresh=fresh)
     workers = default_workers(device) if workers is None else workers
     opened.record_run(study_file, sampler=sampler, pruner=pruner, device=device, workers=workers)
