@@ -68,7 +68,7 @@ MOMENTS = {
     "ended": (0.0, 0.03),  # a trial: its best weights are written, its outcome not yet stored
 }
 # A moment that does not come for this long is not waited for.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def draw(
     supervisors: int | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
-    trials: int = 18,
+    trials: int | None = None,
     faults: tuple[str, ...] | None = None,
     count: int | None = None,
 ) -> Plan:
@@ -152,7 +152,8 @@ def draw(
         supervisors=supervisors,
         sampler=sampler or drawn[2],
         pruner=pruner or drawn[3],
-        trials=trials,
+        # The grid has 18 points. Two supervisors share the trials, and their faults.
+        trials=trials or (18 if (sampler or drawn[2]) == "grid" else 18 * supervisors),
         faults=tuple(planned),
     )
 
@@ -191,7 +192,7 @@ def main() -> int:
     parser.add_argument("--supervisors", type=int)
     parser.add_argument("--sampler")
     parser.add_argument("--pruner")
-    parser.add_argument("--trials", type=int, default=18)
+    parser.add_argument("--trials", type=int)
     parser.add_argument("--faults", type=lambda text: tuple(text.split(",")), help="the kinds to draw from")
     parser.add_argument("--count", type=int, help="how many faults")
     parser.add_argument("--limit", type=float, default=300.0, metavar="SECONDS", help="for one seed")
@@ -257,7 +258,7 @@ class _Campaign:
         # When each moment was seen last; those of a supervisor by its index as well.
         self.seen: dict[tuple[str, int | None], float] = {}
         self.stamps: dict[str, int] = {}
-        self.database_away = 0.0
+        self.database_away = self.struck = 0.0
 
     def run(self) -> None:
         """Run the study to its end through all faults."""
@@ -266,6 +267,7 @@ class _Campaign:
             for fault in self.plan.faults:
                 if not self._wait_for(fault):
                     break
+                self.struck = time.monotonic()
                 self._note(f"{fault.kind} on {fault.target}" + ("" if self._strike(fault) else ": nothing to hit"))
             self._wait_until(lambda: all(run.code is not None for run in self.runs))
         finally:
@@ -297,14 +299,12 @@ class _Campaign:
         own = fault.target if fault.moment in ("started", "forked") else None
         event = "saved" if fault.moment == "training" else fault.moment, own
         armed = time.monotonic()
-        # A start that was just made is the one meant.
-        since = self.seen.get(event, armed) if fault.moment == "started" else armed
         due: float | None = None
 
         def has_come() -> bool:
             nonlocal due
             now = time.monotonic()
-            if due is None and self.seen.get(event, -1.0) >= since:
+            if due is None and self.seen.get(event, 0.0) > self.struck:
                 due = self.seen[event] + fault.delay
             return now >= (due or armed + PATIENCE_SECONDS)
 
@@ -346,6 +346,7 @@ class _Campaign:
         if code not in allowed:
             said = run.started.err.read_text().splitlines()[-8:]
             self.found.expect(False, f"supervisor {index} ends with one of {sorted(allowed)}: {code}", *said)
+        self.lasting.pop(("run", index), None)
         if code == 0 or self.starts[index] > 40:
             run.code = code
             return
