@@ -53,6 +53,10 @@ SAMPLERS = ("tpe", "random", "grid")
 # With these factors all rungs of 16 intervals are met.
 PRUNERS = ("median", "hyperband", "asha:reduction_factor=2")
 
+# The longest that the database may be away, and for how long a supervisor is frozen for another to take its trials.
+OUTAGE_SECONDS = 15
+LONGER_THAN_THE_GRACE = (22.0, 28.0)
+
 # What a fault does to the processes: those that end a supervisor have it started again.
 ENDS_SUPERVISOR = ("supervisor", "group", "interrupt", "damage")
 ENDS_WORKER = ("worker", "forkserver", "forkserver and worker", *ENDS_SUPERVISOR)
@@ -137,13 +141,16 @@ def draw(
             delay = max(delay, 1.0)
         same = before is not None and moment in ("started", "forked")
         target = dice.randrange(supervisors)
+        lengths = [(0.2, 2.0), (3.0, 10.0)]
+        if supervisors > 1 and kind in FREEZES:
+            lengths.append(LONGER_THAN_THE_GRACE)
         planned.append(
             Fault(
                 kind=kind,
                 moment=moment,
                 delay=delay,
                 target=before.target if same and before else target,
-                seconds=dice.choice((dice.uniform(0.2, 2.0), dice.uniform(3.0, 10.0))),
+                seconds=dice.uniform(*dice.choice(lengths)),
             )
         )
     return Plan(
@@ -374,11 +381,9 @@ class _Campaign:
                 run.may_end_with.add(130)
                 run.signal_group(signal.SIGINT)
             case "freeze supervisor" if run.code is None:
-                self._last(("run", fault.target), fault.seconds, lambda: run.signal(signal.SIGCONT))
-                run.signal(signal.SIGSTOP)
+                self._freeze(fault, run.signal)
             case "freeze group" if run.code is None:
-                self._last(("run", fault.target), fault.seconds, lambda: run.signal_group(signal.SIGCONT))
-                run.signal_group(signal.SIGSTOP)
+                self._freeze(fault, run.signal_group)
             case "lock" | "outage" | "silence":
                 return self._cut_off(fault)
             case "damage":
@@ -386,6 +391,19 @@ class _Campaign:
             case _:
                 return False
         return True
+
+    def _freeze(self, fault: Fault, send: Callable[[int], None]) -> None:
+        def thaw() -> None:
+            send(signal.SIGCONT)
+            self._database_is_back()
+
+        self._last(("run", fault.target), fault.seconds, thaw)
+        # It may hold the only lock that SQLite has.
+        self.database_away = float("inf")
+        send(signal.SIGSTOP)
+
+    def _database_is_back(self) -> None:
+        self.database_away = time.monotonic()
 
     def _last(self, what: object, seconds: float, end: Callable[[], None]) -> None:
         """Have a lasting fault end later; one that hit the same before ends now."""
@@ -419,7 +437,7 @@ class _Campaign:
 
         def back() -> None:
             end()
-            self.database_away = time.monotonic()
+            self._database_is_back()
 
         self.database_away = float("inf")
         self._last("database", fault.seconds, back)
@@ -511,7 +529,11 @@ class _Supervisor:
 def command(plan: Plan, url: str) -> list[str]:
     """Return the arguments that run a plan's study."""
     line = f"run --study {STUDY} --n-trials {plan.trials} --sampler {plan.sampler} --pruner {plan.pruner}"
-    return [*f"{line} --seed {STUDY_SEED} --workers 1 --max-retries 1000".split(), "--storage", url]
+    return [
+        *f"{line} --seed {STUDY_SEED} --workers 1 --max-retries 1000 --outage {OUTAGE_SECONDS}".split(),
+        "--storage",
+        url,
+    ]
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""The chaos run (`tests/chaos.py`) under three of its seeds."""
+"""The chaos run (`tests/chaos.py`) under three of its seeds: both databases, one and two supervisors, three pruners."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from chaos import chaos, draw
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [10, 18, 24])
 def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
     plan = draw(seed)
     if plan.database == "postgresql":
