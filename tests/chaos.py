@@ -219,6 +219,7 @@ def main() -> int:
             if found.lost:
                 failed.append(seed)
                 if keep:
+                    shutil.rmtree(keep / str(seed), ignore_errors=True)
                     shutil.copytree(name, keep / str(seed), ignore=shutil.ignore_patterns("postgres"))
                     (keep / str(seed) / "chaos.txt").write_text(f"{found}\n")
     if failed:
