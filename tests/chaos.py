@@ -265,11 +265,11 @@ class _Campaign:
         self.runs: list[_Supervisor] = []
         self.starts: Counter[int] = Counter()
         # What is to be ended, and when, by what it hit.
-        self.lasting: dict[object, tuple[float, Callable[[], None]]] = {}
+        self.lasting: dict[str, tuple[float, Callable[[], object]]] = {}
         # When each moment was seen last; those of a supervisor by its index as well.
         self.seen: dict[tuple[str, int | None], float] = {}
         self.stamps: dict[str, int] = {}
-        self.database_away = self.struck = 0.0
+        self.back_at = self.struck = 0.0
 
     def run(self) -> None:
         """Run the study to its end through all faults."""
@@ -352,12 +352,12 @@ class _Campaign:
         code = run.started.process.returncode
         allowed = {0} | run.may_end_with
         said = run.started.err.read_text().splitlines()[-8:]
-        if self.database_away > run.since and any("database" in line for line in said[-3:]):
-            # One that finds no database at its start has nothing to wait for.
+        # One that finds no database at its start has nothing to wait for; a frozen supervisor may hold SQLite's lock.
+        cut_off = bool(self.lasting) or self.back_at > run.since
+        if cut_off and any("database" in line for line in said[-3:]):
             allowed |= {1}
         if code not in allowed:
             self.found.expect(False, f"supervisor {index} ends with one of {sorted(allowed)}: {code}", *said)
-        self.lasting.pop(("run", index), None)
         if code == 0 or self.starts[index] > 40:
             run.code = code
             return
@@ -385,66 +385,48 @@ class _Campaign:
                 run.may_end_with.add(130)
                 run.signal_group(signal.SIGINT)
             case "freeze supervisor" if run.code is None:
-                self._freeze(fault, run.signal)
+                self._last(fault, lambda: run.signal(signal.SIGSTOP), lambda: run.signal(signal.SIGCONT))
             case "freeze group" if run.code is None:
-                self._freeze(fault, run.signal_group)
-            case "lock" | "outage" | "silence":
-                return self._cut_off(fault)
+                self._last(fault, lambda: run.signal_group(signal.SIGSTOP), lambda: run.signal_group(signal.SIGCONT))
+            case "outage" if self.server:
+                self._last(fault, self.server.stop, self.server.start)
+            case "silence" if self.server:
+                self._last(fault, self.server.fall_silent, self.server.speak)
+            case "lock":
+                return self._lock(fault)
             case "damage":
                 return self._damage()
             case _:
                 return False
         return True
 
-    def _freeze(self, fault: Fault, send: Callable[[int], None]) -> None:
-        def thaw() -> None:
-            send(signal.SIGCONT)
-            self._database_is_back()
-
-        self._last(("run", fault.target), fault.seconds, thaw)
-        # It may hold the only lock that SQLite has.
-        self.database_away = float("inf")
-        send(signal.SIGSTOP)
-
-    def _database_is_back(self) -> None:
-        self.database_away = time.monotonic()
-
-    def _last(self, what: object, seconds: float, end: Callable[[], None]) -> None:
-        """Have a lasting fault end later; one that hit the same before ends now."""
+    def _last(self, fault: Fault, begin: Callable[[], object], end: Callable[[], object]) -> None:
+        """Begin a fault that ends later; one that hit the same before ends now."""
+        what = f"supervisor {fault.target}" if fault.kind in FREEZES else "database"
         if what in self.lasting:
-            self.lasting.pop(what)[1]()
-        self.lasting[what] = (time.monotonic() + seconds, end)
+            self._end(what)
+        begin()
+        self.lasting[what] = (time.monotonic() + fault.seconds, end)
+
+    def _end(self, what: str) -> None:
+        self.lasting.pop(what)[1]()
+        self.back_at = time.monotonic()
+        self._note(f"{what} is back")
 
     def _end_lasting(self, *, at_once: bool = False) -> None:
-        for what, (when, end) in list(self.lasting.items()):
+        for what, (when, _) in list(self.lasting.items()):
             if at_once or time.monotonic() >= when:
-                del self.lasting[what]
-                end()
-                self._note(f"{what if isinstance(what, str) else f'supervisor {what[1]}'} is back")  # type: ignore[index]
+                self._end(what)
 
-    def _cut_off(self, fault: Fault) -> bool:
-        if "database" in self.lasting:
-            self.lasting.pop("database")[1]()
-        if fault.kind == "lock":
-            connection = sqlite3.connect(self.folder / "hpsearch.db", timeout=5, isolation_level=None)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                # A frozen supervisor may have it.
-                connection.close()
-                return False
-            end: Callable[[], None] = connection.close
-        else:
-            assert self.server is not None
-            end = self.server.start if fault.kind == "outage" else self.server.speak
-            (self.server.stop if fault.kind == "outage" else self.server.fall_silent)()
-
-        def back() -> None:
-            end()
-            self._database_is_back()
-
-        self.database_away = float("inf")
-        self._last("database", fault.seconds, back)
+    def _lock(self, fault: Fault) -> bool:
+        """Take SQLite's only lock, as another program may."""
+        connection = sqlite3.connect(self.folder / "hpsearch.db", timeout=5, isolation_level=None)
+        try:
+            self._last(fault, lambda: connection.execute("BEGIN IMMEDIATE"), connection.close)
+        except sqlite3.OperationalError:
+            # A frozen supervisor may have it.
+            connection.close()
+            return False
         return True
 
     def _damage(self) -> bool:
@@ -709,11 +691,11 @@ class _Server:
     """A PostgreSQL server that can be stopped, started, and made to fall silent."""
 
     def __init__(self, folder: Path) -> None:
-        import pgserver
-
         self._folder = folder
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+            import pgserver
+
             self._server: Any = pgserver.get_server(folder, cleanup_mode="stop")
         self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
         self._silent: list[psutil.Process] = []
