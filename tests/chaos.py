@@ -27,18 +27,18 @@ import sys
 import tempfile
 import time
 import uuid
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
+import sqlalchemy
 import torch
 from commands import STUDIES, Started, hpsearch
+from databases import PostgresServer
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import Dataset, Study, checkpoint
@@ -237,7 +237,9 @@ def chaos(
     for fault in plan.faults:
         found.note(f"     {fault}")
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_postgres(folder)) if plan.database == "postgresql" else None
+        server = PostgresServer(folder / "postgres") if plan.database == "postgresql" else None
+        if server:
+            stack.callback(server.close)
         url = server.url if server else f"sqlite:///{folder}/hpsearch.db"
         began = time.monotonic()
         _Campaign(plan, folder, url, server, found, limit).run()
@@ -250,7 +252,7 @@ class _Campaign:
     """The supervisors of a plan, and what is done to them."""
 
     def __init__(
-        self, plan: Plan, folder: Path, url: str, server: "_Server | None", found: Findings, limit: float
+        self, plan: Plan, folder: Path, url: str, server: PostgresServer | None, found: Findings, limit: float
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -569,7 +571,9 @@ def _check(plan: Plan, folder: Path, url: str, found: Findings) -> None:
 def stored_trials(url: str) -> list[FrozenTrial]:
     """Return the study's trials as plain Optuna reads them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+    storage = optuna.storages.RDBStorage(
+        url, engine_kwargs={"poolclass": sqlalchemy.NullPool}, skip_table_creation=True
+    )
     try:
         return optuna.load_study(study_name=STUDY, storage=storage).get_trials()
     except KeyError:
@@ -683,59 +687,6 @@ def undisturbed(plan: Plan) -> list[FrozenTrial]:
             with contextlib.suppress(OSError):
                 Path(work).rename(folder)
     return stored_trials(f"sqlite:///{folder}/hpsearch.db")
-
-
-class _Server:
-    """A PostgreSQL server that can be stopped, started, and made to fall silent."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-            import pgserver
-
-            self._server: Any = pgserver.get_server(folder, cleanup_mode="stop")
-        self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        self._silent: list[psutil.Process] = []
-
-    def stop(self) -> None:
-        """Stop the server at once, its clients' connections cut."""
-        import pgserver
-
-        pgserver.pg_ctl(["-m", "immediate", "stop"], pgdata=self._folder, user=self._server.system_user)
-
-    def start(self) -> None:
-        """Start it again, on the same socket."""
-        self._server.ensure_postgres_running()
-
-    def fall_silent(self) -> None:
-        """Freeze the server: it neither answers nor closes a connection."""
-        first = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
-        # The first one, which makes new ones, first.
-        self._silent = [first]
-        first.suspend()
-        for process in first.children(recursive=True):
-            self._silent.append(process)
-            process.suspend()
-
-    def speak(self) -> None:
-        """Let it go on."""
-        for process in self._silent:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-
-    def close(self) -> None:
-        """Stop it for good."""
-        self._server.cleanup()
-
-
-@contextlib.contextmanager
-def _postgres(folder: Path) -> Iterator[_Server]:
-    server = _Server(folder / "postgres")
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 if __name__ == "__main__":
