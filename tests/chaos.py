@@ -60,7 +60,7 @@ LONGER_THAN_THE_GRACE = (22.0, 28.0)
 
 # What a fault does to the processes: those that end a supervisor have it started again.
 ENDS_SUPERVISOR = ("supervisor", "group", "interrupt", "damage")
-ENDS_WORKER = ("worker", "forkserver", "forkserver and worker", *ENDS_SUPERVISOR)
+ENDS_WORKER = ("worker", "forkserver and worker", *ENDS_SUPERVISOR)
 FREEZES = ("freeze supervisor", "freeze group")
 DATABASE_FAULTS = {"sqlite": ("lock",), "postgresql": ("outage", "silence")}
 
@@ -126,7 +126,7 @@ def draw(
     drawn = (dice.choice(("sqlite", "postgresql")), dice.choice((1, 2)), dice.choice(SAMPLERS), dice.choice(PRUNERS))
     count = count or dice.randint(5, 8)
     database, supervisors = database or drawn[0], supervisors or drawn[1]
-    possible = (*ENDS_WORKER, *FREEZES, *DATABASE_FAULTS[database])
+    possible = (*ENDS_WORKER, "forkserver", *FREEZES, *DATABASE_FAULTS[database])
     kinds = [kind for kind in possible if faults is None or kind in faults]
     planned: list[Fault] = []
     for _ in range(count):
@@ -241,9 +241,10 @@ def chaos(
         if server:
             stack.callback(server.close)
         url = server.url if server else f"sqlite:///{folder}/hpsearch.db"
-        began = time.monotonic()
-        _Campaign(plan, folder, url, server, found, limit).run()
-        found.note(f"     the study took {time.monotonic() - began:.0f} s")
+        campaign = _Campaign(plan, folder, url, server, found, limit)
+        campaign.run()
+        seconds = time.monotonic() - campaign.began
+        found.note(f"     {campaign.hits} of {len(plan.faults)} faults hit; the study took {seconds:.0f} s")
         _check(plan, folder, url, found)
     return found
 
@@ -270,6 +271,7 @@ class _Campaign:
         self.seen: dict[tuple[str, int | None], float] = {}
         self.stamps: dict[str, int] = {}
         self.back_at = self.struck = 0.0
+        self.hits = 0
 
     def run(self) -> None:
         """Run the study to its end through all faults."""
@@ -279,7 +281,9 @@ class _Campaign:
                 if not self._wait_for(fault):
                     break
                 self.struck = time.monotonic()
-                self._note(f"{fault.kind} on {fault.target}" + ("" if self._strike(fault) else ": nothing to hit"))
+                hit = self._strike(fault)
+                self.hits += hit
+                self._note(f"{fault.kind} on {fault.target}" + ("" if hit else ": nothing to hit"))
             self._wait_until(lambda: all(run.code is not None for run in self.runs))
         finally:
             self._end_lasting(at_once=True)

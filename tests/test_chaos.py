@@ -7,7 +7,7 @@ from chaos import chaos, draw
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [10, 18, 24])
+@pytest.mark.parametrize("seed", [26, 36, 39])
 def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
     plan = draw(seed)
     if plan.database == "postgresql":
