@@ -275,33 +275,47 @@ def test_a_trial_pruned_while_its_reports_are_repeated_keeps_its_best_weights(ma
         assert best["interval"] == outcome.best_interval
 
 
+@pytest.mark.parametrize("last_verdict", ["continue", "prune"])
 @pytest.mark.parametrize("rules", [EarlyStopping(patience=1), EarlyStopping(target=0.3), EarlyStopping()])
-def test_a_trial_whose_end_was_not_written_ends_where_it_should(tmp_path: Path, rules: EarlyStopping) -> None:
-    """As after a death between the last report and the end."""
+def test_a_trial_whose_end_was_not_written_ends_where_it_should(
+    tmp_path: Path, rules: EarlyStopping, last_verdict: str
+) -> None:
+    """As after a death between the last report and the end, which does not depend on the verdict."""
     study_file = load_study(str(STUDIES / "tiny.py"))
     study = replace(study_file.study, early_stopping=rules)
     data = study.load_data()
 
     class Control:
-        stop = staticmethod(lambda: False)
-        verdict = staticmethod(lambda: "continue")
-        warn = staticmethod(print)
+        def __init__(self) -> None:
+            self.word = "continue"
 
-    def train(folder: Path, reports_before_death: int | None = None) -> Outcome | None:
-        training = work(task(folder), study, data, Control())  # type: ignore[arg-type]
+        def stop(self) -> bool:
+            return self.word != "continue"
+
+        def verdict(self) -> str:
+            return self.word
+
+        def warn(self, message: str) -> None:
+            raise AssertionError(message)
+
+    def train(folder: Path, last: int | None = None, *, dies: bool = False) -> Outcome | None:
+        control = Control()
+        training = work(task(folder), study, data, control)  # type: ignore[arg-type]
         for number in itertools.count(1):
             try:
                 next(training)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            if number == reports_before_death:
-                return None
+            if number == last:
+                control.word = last_verdict
+                if dies:
+                    return None
         raise AssertionError
 
     expected = train(tmp_path / "whole")
     assert expected is not None
-    train(tmp_path / "killed", expected.intervals)
-    found = train(tmp_path / "killed")
+    train(tmp_path / "killed", expected.intervals, dies=True)
+    found = train(tmp_path / "killed", expected.intervals)
     assert found is not None
     assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
 

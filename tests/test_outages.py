@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from commands import Started, hpsearch, states, wait_for
-from torture import _Server, study_rows
+from databases import PostgresServer, study_rows
 
 # Intervals of a third of a second.
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")
@@ -33,17 +32,13 @@ def locked(database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def silenced(folder: Path) -> Iterator[None]:
-    """Stop a PostgreSQL server and its sessions, so that nobody is answered and nobody is refused."""
-    postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
-    processes = [postmaster, *postmaster.children(recursive=True)]
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
+def silenced(server: PostgresServer) -> Iterator[None]:
+    """Have nobody answered and nobody refused."""
+    server.fall_silent()
     try:
         yield
     finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
+        server.speak()
 
 
 def trained(folder: Path) -> int:
@@ -83,13 +78,13 @@ def test_training_goes_on_while_the_database_is_locked(start: Callable[..., Star
 
 def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: Path) -> None:
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
-    server = _Server(tmp_path / "postgres")
+    server = PostgresServer(tmp_path / "postgres")
     try:
         storage = ("--storage", server.url)
         run = start(*RUN, *storage, "--n-trials", "4")
         wait_for_long(lambda: trained(tmp_path) >= 3)
         free = rate(tmp_path, 4)
-        with silenced(tmp_path / "postgres"):
+        with silenced(server):
             wait_for_long(lambda: "the database does not answer" in run.err.read_text())
             assert rate(tmp_path, 5) > 0.7 * free
         assert run.wait() == 0
@@ -104,7 +99,7 @@ def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: P
             before = trained(tmp_path)
             run = start(*RUN, *storage, *options, "--n-trials", "8", name=name)
             wait_for_long(lambda before=before: trained(tmp_path) >= before + 2)  # type: ignore[misc]
-            with silenced(tmp_path / "postgres"):
+            with silenced(server):
                 if code == 130:
                     time.sleep(1)
                     run.interrupt(signal.SIGINT)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from commands import Started, hpsearch, wait_for
-from torture import _Server, study_rows
+from databases import PostgresServer, study_rows
 
 # With an outage of 4 s a supervisor is taken for dead after 7 s.
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")
@@ -29,7 +29,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/hpsearch.db"
         return
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
-    server = _Server(tmp_path / "postgres")
+    server = PostgresServer(tmp_path / "postgres")
     yield server.url
     server.close()
 

@@ -123,8 +123,6 @@ class _Worker:
                 return Outcome(**resume_point["outcome"])
             # Also for a trial that is pruned now: its best weights are in the resume point.
             self._restore(resume_point)
-            if (verdict := self.control.verdict()) != "continue":
-                return self._stopped(verdict)
             if self.stopper.reason is not None:
                 return self._end(self.stopper.reason)
 
