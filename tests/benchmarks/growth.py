@@ -20,6 +20,7 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
+from hpsearch.datasets import length
 from hpsearch.executors import Ended, Event, Outcome, Reported, Task, Verdict
 from hpsearch.progress import observer_for
 from hpsearch.search.opening import open_for_run
@@ -115,6 +116,7 @@ def main(trials: int = 1500, sampler: str = "random", pruner: str = "median", pr
             Limits(n_trials=trials),
             sampler=make_sampler(sampler, 0, study_file.study),
             pruner=make_pruner(pruner, INTERVALS, 0),
+            examples=length(data.train),
         )
         profiler = cProfile.Profile()
         began = time.process_time()
