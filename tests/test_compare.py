@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from here import STUDIES, hpsearch_here
 
-from hpsearch import Dataset, Steps, UsageError
+from hpsearch import Dataset, Recipe, Space, Steps, UsageError
 from hpsearch.errors import HpsearchError
 from hpsearch.results import compare
 from hpsearch.search.comparison import Pair, budget_of, make_pairs, train_pair, trained, trained_already
@@ -286,8 +286,14 @@ def test_a_budget_is_whole_intervals(tiny: StudyFile) -> None:
     with pytest.raises(UsageError, match="interval is 5 steps"):
         budget_of(dataclasses.replace(tiny.study, interval=Steps(5)), 30)
     # A trial of 7 epochs has an interval of one, which would count as two.
-    with pytest.raises(UsageError, match="7 epochs are not a multiple of its interval, 2"):
+    with pytest.raises(UsageError, match="trials of 7 epochs are not a multiple of the study's interval, 2"):
         budget_of(dataclasses.replace(tiny.study, epochs=7, interval=2), 30)
+
+    def recipe(space: Space) -> Recipe:
+        return dataclasses.replace(tiny.study.recipe(space), epochs=space.choice("epochs", [4, 3]))
+
+    with pytest.raises(UsageError, match="trials of 3 epochs are not a multiple of the study's interval, 2"):
+        budget_of(dataclasses.replace(tiny.study, recipe=recipe, interval=2), 30)
 
 
 @pytest.fixture
