@@ -25,7 +25,7 @@ from hpsearch.study import load_study
         ("threshold", ["threshold:lower=0.5"]),
         ("patient:wrapped=axe", ["unknown pruner 'axe'"]),
         ("patient:patience=1,wrapped=median:n_startup_trials=2,x=3", ["pruner median", "'x=3'"]),
-        ("none:x=1", ["x=1", "valid are none"]),
+        ("none:x=1", ["x=1", "it has no options"]),
     ],
 )
 def test_a_wrong_name_option_or_value_is_answered_with_what_is_right(text: str, expected: list[str]) -> None:
