@@ -73,7 +73,7 @@ MOMENTS = {
     "ended": (0.0, 0.03),  # a trial: its best weights are written, its outcome not yet stored
 }
 # A moment that does not come for this long is not waited for.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
