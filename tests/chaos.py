@@ -73,7 +73,7 @@ MOMENTS = {
     "ended": (0.0, 0.03),  # a trial: its best weights are written, its outcome not yet stored
 }
 # A moment that does not come for this long is not waited for.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ def main() -> int:
                 failed.append(seed)
                 if keep:
                     shutil.rmtree(keep / str(seed), ignore_errors=True)
-                    shutil.copytree(name, keep / str(seed), ignore=shutil.ignore_patterns("postgres"))
+                    shutil.copytree(name, keep / str(seed))
                     (keep / str(seed) / "chaos.txt").write_text(f"{found}\n")
     if failed:
         print(f"LOST under seed{'s' * (len(failed) > 1)} {', '.join(map(str, failed))}")
@@ -237,7 +237,7 @@ def chaos(
     for fault in plan.faults:
         found.note(f"     {fault}")
     with contextlib.ExitStack() as stack:
-        server = PostgresServer(folder / "postgres") if plan.database == "postgresql" else None
+        server = PostgresServer() if plan.database == "postgresql" else None
         if server:
             stack.callback(server.close)
         url = server.url if server else f"sqlite:///{folder}/hpsearch.db"

@@ -1,6 +1,8 @@
 """Databases as the tests need them: a PostgreSQL server that can be stopped, and a study read by plain SQL."""
 
 import contextlib
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ import sqlalchemy
 class PostgresServer:
     """A PostgreSQL server that can be stopped, started, and made to fall silent."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        # Not below pytest's folder, which every start of pytest closes to the server's own user.
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres"))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
             import pgserver
 
-            self._server: Any = pgserver.get_server(folder, cleanup_mode="stop")
+            self._server: Any = pgserver.get_server(self._folder, cleanup_mode="stop")
         self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
         self._silent: list[psutil.Process] = []
 
@@ -51,6 +54,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop it for good."""
         self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def study_rows(url: str) -> list[dict[str, Any]]:

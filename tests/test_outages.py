@@ -78,7 +78,7 @@ def test_training_goes_on_while_the_database_is_locked(start: Callable[..., Star
 
 def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: Path) -> None:
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
-    server = PostgresServer(tmp_path / "postgres")
+    server = PostgresServer()
     try:
         storage = ("--storage", server.url)
         run = start(*RUN, *storage, "--n-trials", "4")

@@ -29,7 +29,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/hpsearch.db"
         return
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
-    server = PostgresServer(tmp_path / "postgres")
+    server = PostgresServer()
     yield server.url
     server.close()
 
