@@ -73,7 +73,7 @@ def states(database: Path, study: str) -> Counter[str]:
         return Counter()
 
 
-def wait_for(condition: object, timeout: float = 60) -> None:
+def wait_for(condition: object, timeout: float = 120) -> None:
     """Wait until `condition()` is true. Raises TimeoutError."""
     assert callable(condition)
     deadline = time.monotonic() + timeout
