@@ -79,9 +79,11 @@ def test_training_goes_on_while_the_database_is_locked(start: Callable[..., Star
 def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: Path) -> None:
     pytest.importorskip("pgserver", reason="pip install pgserver brings a PostgreSQL")
     server = PostgresServer()
+    # Long enough that no trial ends during the silence: there is nobody to ask for the next one.
+    long = {"TEST_EPOCHS": "60"}
     try:
         storage = ("--storage", server.url)
-        run = start(*RUN, *storage, "--n-trials", "4")
+        run = start(*RUN, *storage, "--n-trials", "1", **long)
         wait_for_long(lambda: trained(tmp_path) >= 3)
         free = rate(tmp_path, 4)
         with silenced(server):
@@ -89,7 +91,7 @@ def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: P
             assert rate(tmp_path, 5) > 0.7 * free
         assert run.wait() == 0
         assert "the database is back" in run.err.read_text()
-        assert complete(study_rows(server.url), 4)
+        assert complete(study_rows(server.url), 1)
 
         # Longer than it is to be survived, and ended by the user.
         for name, options, code, line in (
@@ -97,7 +99,7 @@ def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: P
             ("ended", (), 130, "the database is away"),
         ):
             before = trained(tmp_path)
-            run = start(*RUN, *storage, *options, "--n-trials", "8", name=name)
+            run = start(*RUN, *storage, *options, "--n-trials", "8", name=name, **long)
             wait_for_long(lambda before=before: trained(tmp_path) >= before + 2)  # type: ignore[misc]
             with silenced(server):
                 if code == 130:
@@ -106,8 +108,8 @@ def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: P
                 assert run.wait(60) == code
             assert line in run.err.read_text()
             assert "Traceback" not in run.err.read_text()
-        assert hpsearch(*RUN, *storage, "--n-trials", "6", cwd=tmp_path).returncode == 0
-        assert complete(study_rows(server.url), 6)
+        assert hpsearch(*RUN, *storage, "--n-trials", "2", cwd=tmp_path, **long).returncode == 0
+        assert complete(study_rows(server.url), 2)
     finally:
         server.close()
 
