@@ -7,7 +7,8 @@ from typing import Any
 
 import optuna
 import pytest
-from here import hpsearch_here
+from here import STUDIES, hpsearch_here
+from optuna.trial import TrialState
 
 from hpsearch.errors import FilesUnavailable, UsageError
 from hpsearch.search.folders import MARKER, find_folder, folder_name, make_folder
@@ -142,6 +143,50 @@ def test_a_run_removes_what_dead_writers_left_in_its_folder(tmp_path: Path) -> N
     assert not any(orphan.exists() for orphan in orphans)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny"]
     assert (folder / "1" / "best.pt").exists()
+
+
+def resume_points(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("last*.pt"))
+
+
+def test_a_resume_point_whose_supervisor_died_too_early_to_remove_it_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tiny"
+    for n_trials in ("1", "1", "2"):
+        assert hpsearch_here(tmp_path, *RUN, "--n-trials", n_trials) == 0
+        assert resume_points(folder) == []
+        for name in ("last.pt", "last.previous.pt"):
+            (folder / "0" / name).touch()
+    assert hpsearch_here(tmp_path, *RUN, "--n-trials", "2") == 0
+    assert resume_points(folder) == []
+
+
+def test_a_resume_point_that_another_supervisor_leaves_during_a_run_is_removed(tmp_path: Path) -> None:
+    text = (STUDIES / "tiny.py").read_text()
+    (tmp_path / "mine.py").write_text(
+        f"{text}\nimport dataclasses, pathlib\nzero = pathlib.Path('runs/mine/0')\n"
+        "recipe = study.recipe\n"
+        "def leaving(space):\n"
+        "    if zero.exists():\n"
+        "        (zero / 'last.pt').touch()\n"
+        "    return recipe(space)\n"
+        "study = dataclasses.replace(study, recipe=leaving)\n"
+    )
+    for n_trials in ("1", "2"):
+        run = ("run", "--study", "./mine.py", *RUN[3:], "--n-trials", n_trials)
+        assert hpsearch_here(tmp_path, *run) == 0
+        assert resume_points(tmp_path / "runs") == []
+
+
+def test_a_failed_trial_keeps_its_resume_point(tmp_path: Path) -> None:
+    assert hpsearch_here(tmp_path, *RUN, "--n-trials", "1") == 0
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/hpsearch.db")
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+    folder = tmp_path / "runs" / "tiny"
+    (folder / "1").mkdir()
+    for name in ("last.pt", "last.previous.pt"):
+        (folder / "1" / name).touch()
+    assert hpsearch_here(tmp_path, *RUN, "--n-trials", "2") == 0
+    assert resume_points(folder) == ["1/last.pt"]
 
 
 def test_a_copy_of_a_study_goes_on_in_a_folder_of_its_own(tmp_path: Path) -> None:

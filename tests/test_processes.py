@@ -82,6 +82,20 @@ def test_nothing_outlives_a_run(tmp_path: Path) -> None:
     assert [process.pid for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no server")
+def test_the_server_of_the_workers_begins_with_signals_blocked(tmp_path: Path) -> None:
+    def servers() -> list[psutil.Process]:
+        return [process for process in run.workers() if "forkserver" in " ".join(process.cmdline())]
+
+    run = Started(*RUN, "--workers", "1", cwd=tmp_path)
+    wait_for(servers)
+    # A Ctrl-C while it imports torch would end it with a traceback.
+    status = Path(f"/proc/{servers()[0].pid}/status").read_text()
+    blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+    assert all(blocked & 1 << number - 1 for number in processes.SIGNALS), hex(blocked)
+    assert run.wait() == 0
+
+
 def test_a_database_that_is_locked_at_the_start_is_one_line(tmp_path: Path) -> None:
     assert hpsearch(*RUN, "--workers", "0", cwd=tmp_path).returncode == 0
     run = Started(*RUN, "--n-trials", "4", "--workers", "1", "--outage", "2", cwd=tmp_path)

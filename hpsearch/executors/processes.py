@@ -6,6 +6,7 @@ Whatever becomes of them or of the server they are forked from, the one that sta
 import atexit
 import contextlib
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -135,13 +136,16 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     global _starter
     _starter = os.getpid()
     safe_path = os.environ.get(SAFE_PATH)
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for attempt in range(START_ATTEMPTS):
         time.sleep(0.2 * attempt)
         process = context.Process(target=_begin, args=(safe_path, target, arguments), daemon=True)
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         # Else the working folder is the first where a new interpreter looks for modules, those of Python included.
         os.environ[SAFE_PATH] = "1"
         try:
+            # Else `start` would do it, which unblocks the signals again.
+            multiprocessing.resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             process.start()
             return process
         except (OSError, EOFError) as error:

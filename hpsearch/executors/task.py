@@ -227,6 +227,16 @@ class _Worker:
         )
 
 
+def remove_resume_points(folder: Path, *, failed: bool = False) -> None:
+    """Remove what a trial that has ended needs no more. Raises FilesUnavailable.
+
+    What a failed trial had learned is in its resume point alone, which is kept.
+    """
+    for name in (PREVIOUS,) if failed else (LAST, PREVIOUS):
+        with checkpoint.accessing(folder / name):
+            (folder / name).unlink(missing_ok=True)
+
+
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 _FIELDS = tuple(EpochReport.__dataclass_fields__)
 

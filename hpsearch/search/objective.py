@@ -15,7 +15,7 @@ import optuna
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
-from hpsearch.executors.task import LAST, PREVIOUS
+from hpsearch.executors.task import remove_resume_points
 from hpsearch.search.space import TrialSpace
 from hpsearch.search.supervisor import attrs_of, final_value
 from hpsearch.study import Study
@@ -51,7 +51,7 @@ def make_objective(
             device=device,
         )
         # Another study may have had this name and number.
-        _remove_resume_points(task.folder)
+        remove_resume_points(task.folder)
         with contextlib.closing(InlineExecutor(study, data)) as executor:
             executor.submit(task)
             outcome = _train(executor, trial)
@@ -59,7 +59,7 @@ def make_objective(
             trial.set_user_attr(name, value)
         if outcome.reason == "failed":
             raise HpsearchError(outcome.error or "the training failed")
-        _remove_resume_points(task.folder)
+        remove_resume_points(task.folder)
         if outcome.reason == "pruned":
             raise optuna.TrialPruned(outcome.reason)
         value = final_value(outcome, {})
@@ -77,8 +77,3 @@ def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:
                 executor.reply(trial.number, "prune" if trial.should_prune() else "continue")
             elif isinstance(event, Ended):
                 return event.outcome
-
-
-def _remove_resume_points(folder: Path) -> None:
-    for name in (LAST, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)

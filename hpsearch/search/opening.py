@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
+from hpsearch.executors.task import LAST, PREVIOUS, remove_resume_points
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import STUDY_ID, find_folder, folder_name, make_folder, numbered
@@ -91,6 +92,19 @@ class OpenStudy:
         """Whether the study was run with another text of its study file, as far as is known."""
         return any(run["study_file"] != study_file.digest for run in self.runs())
 
+    def remove_leftovers(self) -> None:
+        """Remove what processes that were killed left in the study's folder. Raises FilesUnavailable.
+
+        One that is killed after it stored a trial's end leaves its resume point, which nobody needs any more.
+        """
+        checkpoint.remove_orphans(self.folder, recursive=True)
+        left = {path.parent for name in (LAST, PREVIOUS) for path in self.folder.glob(f"*/{name}")}
+        if not left:
+            return
+        for trial in self.optuna_study().get_trials(deepcopy=False):
+            if trial.state.is_finished() and (folder := self.folder / str(trial.number)) in left:
+                remove_resume_points(folder, failed=trial.state == TrialState.FAIL)
+
     @cached_property
     def _cached(self) -> optuna.storages.BaseStorage:
         # One cache of finished trials for all Optuna study objects made of this one.
@@ -131,8 +145,7 @@ def open_for_run(
         now["seed"] = before["seed"]
     _refuse_changes(name, url, before, now)
     folder = make_folder(runs, name, stored[STUDY_ID])
-    checkpoint.remove_orphans(folder, recursive=True)
-    return OpenStudy(
+    opened = OpenStudy(
         name=name,
         storage=storage,
         study_id=study_id,
@@ -140,6 +153,8 @@ def open_for_run(
         seed=before["seed"],
         folder=folder,
     )
+    opened.remove_leftovers()
+    return opened
 
 
 def check_name(name: str) -> str:
@@ -169,6 +184,7 @@ def finished_already(
         return None
     now = describe_study(study_file, None, before["seed"] if seed is None else seed)
     _refuse_changes(name, url, {**before, "data": {}}, now)
+    opened.remove_leftovers()
     return opened
 
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
-from hpsearch.executors.task import BEST, LAST, PREVIOUS
+from hpsearch.executors.task import BEST, remove_resume_points
 from hpsearch.search.heartbeat import Heartbeat
 from hpsearch.search.opening import OpenStudy
 from hpsearch.search.outbox import Outbox
@@ -351,9 +351,7 @@ class Supervisor:
             self._sampler.after_trial(study, frozen, state, None if value is None else [value])
         ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs_of(outcome))
         if ours:
-            # What a failed trial had learned is in its resume point alone.
-            for name in (PREVIOUS,) if state == TrialState.FAIL else (LAST, PREVIOUS):
-                (running.task.folder / name).unlink(missing_ok=True)
+            remove_resume_points(running.task.folder, failed=state == TrialState.FAIL)
             self._observer.ended(running.task.number, state, outcome)
         else:
             self._observer.released(running.task.number)
@@ -502,6 +500,8 @@ class Supervisor:
                 self._observer.message(
                     "the database is away; the next run learns from the trials' files what it missed"
                 )
+                return
+            self._opened.remove_leftovers()
 
     def _wind_down_one(self, event: Event) -> None:
         running = self._held.get(event.number)
