@@ -37,8 +37,6 @@ import optuna
 import psutil
 import sqlalchemy
 import torch
-from commands import STUDIES, Started, hpsearch
-from databases import PostgresServer
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import Dataset, Study, checkpoint
@@ -47,6 +45,9 @@ from hpsearch.executors.task import BEST, LAST
 from hpsearch.stopping import Stopper
 from hpsearch.study import load_study
 from hpsearch.training import Run, derive_seed, evaluate, train
+from support import STUDIES
+from support.command_line import Started, hpsearch
+from support.databases import PostgresServer
 
 STUDY, STUDY_SEED = "rungs", 7
 MARK = "HPSEARCH_CHAOS"

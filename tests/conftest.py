@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from commands import Started
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Split, Study, digits
+from support.command_line import Started
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import STUDIES, hpsearch
+
+from support import STUDIES
+from support.command_line import hpsearch
 
 BROKEN = STUDIES / "broken"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from here import STUDIES, hpsearch_here
 
 from hpsearch import Dataset, Recipe, Space, Steps, UsageError
 from hpsearch.errors import HpsearchError
@@ -21,6 +20,8 @@ from hpsearch.search.opening import OpenStudy, open_for_run
 from hpsearch.search.pairs import Watcher, make_job, train_pairs
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study
+from support import STUDIES
+from support.in_process import hpsearch_here
 
 STRATEGIES = "random,grid,tpe:n_startup_trials=2,group=false+asha"
 BUDGET = 20

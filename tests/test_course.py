@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from courses import grid_of, load, run
 
 from hpsearch import Dataset, EarlyStopping, Split, UsageError, digits
 from hpsearch.datasets import Examples
@@ -14,6 +13,7 @@ from hpsearch.results import Results
 from hpsearch.results.early_stopping import replay_rules, stopping_interval
 from hpsearch.results.figures import start_gradients
 from hpsearch.training import evaluate
+from support.course import grid_of, load, run
 
 
 def first(examples: Examples, count: int) -> Split:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import make_study
 
 from hpsearch.dashboard import make_server, serve_in_background
 from hpsearch.search.opening import OpenStudy
+from support.finished_study import make_study
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from here import STUDIES, hpsearch_here
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, UsageError
 from hpsearch.search.enqueueing import parse_params
 from hpsearch.study import load_study
+from support import STUDIES
+from support.in_process import hpsearch_here
 
 
 @pytest.fixture(scope="module")

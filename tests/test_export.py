@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from finished import make_study
-from here import STUDIES, hpsearch_here
 
 from hpsearch import UsageError
 from hpsearch.results import open_results
 from hpsearch.results.export import best_configurations, file_name, read_configuration, write_configuration
 from hpsearch.training import derive_seed
+from support import STUDIES
+from support.finished_study import make_study
+from support.in_process import hpsearch_here
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from commands import hpsearch
 
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.pruners import canonical
 from hpsearch.study import load_study
+from support.command_line import hpsearch
 
 TEXT = '''"""A study."""
 from functools import partial

@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 import pytest
-from here import STUDIES, hpsearch_here
 from optuna.trial import TrialState
 
 from hpsearch.errors import FilesUnavailable, UsageError
@@ -15,6 +14,8 @@ from hpsearch.search.folders import MARKER, find_folder, folder_name, make_folde
 from hpsearch.search.opening import STUDY_ID
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
+from support import STUDIES
+from support.in_process import hpsearch_here
 
 ORDINARY = ["lenet", "lenet.2", "mnist10k@tpe+hyperband#1", "tiny@gp:seed=1,a=b#2", "a b", "Zahlen-Übung", "50%"]
 ODD = {

@@ -5,8 +5,6 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from finished import make_study
-from here import STUDIES, hpsearch_here
 from optuna.trial import TrialState
 
 from hpsearch import UsageError
@@ -14,6 +12,9 @@ from hpsearch.results import open_results
 from hpsearch.results.export import read_configuration
 from hpsearch.search.objective import make_objective
 from hpsearch.study import load_study
+from support import STUDIES
+from support.finished_study import make_study
+from support.in_process import hpsearch_here
 
 
 @pytest.fixture(autouse=True)

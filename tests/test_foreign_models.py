@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from commands import hpsearch
-from here import hpsearch_here
 
 from hpsearch import Dataset, HpsearchError, Study, UsageError, checkpoint
 from hpsearch.executors.task import Task, work
 from hpsearch.results.study import open_results
 from hpsearch.study import load_study
 from hpsearch.training import evaluate
+from support.command_line import hpsearch
+from support.in_process import hpsearch_here
 
 FOREIGN = Path(__file__).parent / "foreign"
 STUDY = str(FOREIGN / "study.py")

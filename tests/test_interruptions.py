@@ -9,7 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import Started, hpsearch, states, wait_for
+
+from support.command_line import Started, hpsearch, states, wait_for
 
 RUN = ("run", "--study", "tiny", "--n-trials", "8", "--sampler", "random", "--pruner", "none", "--seed", "5")
 

@@ -9,10 +9,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import optuna
 import pytest
-from commands import states
-from finished import make_study
 
 from hpsearch.search.opening import OpenStudy
+from support.command_line import states
+from support.finished_study import make_study
 
 REASONS: list[str | None] = [
     "budget",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Started, hpsearch, states, wait_for
-from databases import PostgresServer, study_rows
+
+from support.command_line import Started, hpsearch, states, wait_for
+from support.databases import PostgresServer, study_rows
 
 # Intervals of a third of a second.
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from courses import grid_of, load, run
 from scipy.optimize import linprog
 from torch import Tensor
 
 from hpsearch import SGD, Perceptron, PerceptronCriterion, Recipe, Split, Steps, Study, points
 from hpsearch.training import Run, derive_seed, train
+from support.course import grid_of, load, run
 
 
 def separable(split: Split) -> bool:

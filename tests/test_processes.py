@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 import sqlalchemy.exc
-from commands import STUDIES, Started, environment, hpsearch, states, wait_for
-from here import hpsearch_here
 
 from hpsearch.executors import processes
 from hpsearch.search.opening import OpenStudy
+from support import STUDIES
+from support.command_line import Started, environment, hpsearch, states, wait_for
+from support.in_process import hpsearch_here
 
 RUN = ("run", "--study", "tiny", "--n-trials", "2", "--sampler", "random", "--pruner", "none")
 # As the installed command is: the folder of its own file is where it looks for modules first.

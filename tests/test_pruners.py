@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from here import STUDIES
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Steps, Study, UsageError
 from hpsearch.search.comparison import Pair, train_pair
 from hpsearch.search.opening import open_for_run
 from hpsearch.search.pruners import PRUNERS, make_pruner, most_intervals, rung_plan
 from hpsearch.study import load_study
+from support import STUDIES
 
 
 @pytest.mark.parametrize(

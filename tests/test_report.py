@@ -10,8 +10,6 @@ from typing import Any
 import matplotlib.image
 import pandas as pd
 import pytest
-from finished import make_study
-from here import STUDIES, hpsearch_here
 from matplotlib.figure import Figure
 
 from hpsearch import UsageError
@@ -19,6 +17,9 @@ from hpsearch.results import Results, open_results, plots
 from hpsearch.results.figures import write_figure
 from hpsearch.results.report import best_frame, endings_frame, write_report
 from hpsearch.results.tables import trials_frame
+from support import STUDIES
+from support.finished_study import make_study
+from support.in_process import hpsearch_here
 
 REASONS: list[str | None] = [*["budget", "patience", "pruned", "diverged", "target", "failed"] * 6, None]
 PLOTS = {"optimisation", "learning_curves", "importances", "parallel", "slices", "timeline"}

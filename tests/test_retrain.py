@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from finished import make_study
-from here import STUDIES, hpsearch_here
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
@@ -22,6 +20,9 @@ from hpsearch.results.export import Configuration, _digest, read_configuration
 from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, joined, luck, predictions, train_finally
 from hpsearch.study import load_study
 from hpsearch.training import Run, derive_seed, train
+from support import STUDIES
+from support.finished_study import make_study
+from support.in_process import hpsearch_here
 
 TINY = (STUDIES / "tiny.py").read_text()
 COMMAND = [

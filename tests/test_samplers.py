@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from here import STUDIES
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
@@ -19,6 +18,7 @@ from hpsearch.search.samplers import SAMPLERS, _seed32, fixed_points, make_sampl
 from hpsearch.search.space import TrialSpace
 from hpsearch.search.supervisor import WORST_VALUE
 from hpsearch.study import load_study
+from support import STUDIES
 
 DRAWING = [name for name in SAMPLERS if name not in ("grid", "manual")]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import environment, hpsearch
-from finished import make_study
-from here import hpsearch_here
 from optuna.trial import TrialState, create_trial
 
 from hpsearch import UsageError
+from support.command_line import environment, hpsearch
+from support.finished_study import make_study
+from support.in_process import hpsearch_here
 
 
 def lines(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import optuna
 import pytest
-from commands import STUDIES, Started, hpsearch, states, wait_for
 
 from hpsearch.search.opening import open_for_run
 from hpsearch.study import load_study
+from support import STUDIES
+from support.command_line import Started, hpsearch, states, wait_for
 
 MOODY = ("run", "--study", "moody", "--sampler", "random", "--workers", "1")
 TINY = ("run", "--study", "tiny", "--sampler", "random", "--pruner", "none", "--workers", "1")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Started, hpsearch, wait_for
-from databases import PostgresServer, study_rows
+
+from support.command_line import Started, hpsearch, wait_for
+from support.databases import PostgresServer, study_rows
 
 # With an outage of 4 s a supervisor is taken for dead after 7 s.
 RUN = ("run", "--study", "steady", "--sampler", "random", "--pruner", "none", "--seed", "5", "--workers", "1")

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from courses import run
-from here import STUDIES
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
 from hpsearch.study import load_study
+from support import STUDIES
+from support.course import run
 
 POINTS = [
     {"lr": 0.1, "optimizer": "adam", "hidden": 8, "dropout": 0.2},

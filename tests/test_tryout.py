@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from commands import hpsearch
-from here import hpsearch_here
 from torch import nn
 
 from hpsearch import MLP, MSE, SGD, Dataset, Recipe, Split, Study, UsageError, tryout
 from hpsearch.errors import StudyFileError
 from hpsearch.study import StudyFile, load_study
 from hpsearch.tryout import check_first_batch, try_batch
+from support.command_line import hpsearch
+from support.in_process import hpsearch_here
 
 STUDY = """
 import torch

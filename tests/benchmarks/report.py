@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from commands import environment
-from finished import make_study
+from support.command_line import environment
+from support.finished_study import make_study
 
 HEADER = "interval,epoch,step,train_loss,train_accuracy,validation_loss,validation_accuracy,learning_rate,seconds"
 COMMANDS = (["status"], ["status", "--study", "tiny"], ["report", "--study", "tiny"], ["export", "--study", "tiny"])

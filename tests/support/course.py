@@ -18,12 +18,12 @@ from hpsearch.search.supervisor import Limits, Supervisor
 from hpsearch.space import Params, grid_points
 from hpsearch.study import StudyFile, load_study
 
-STUDIES = Path(__file__).parents[1] / "studies"
+COURSE = Path(__file__).parents[2] / "studies"
 
 
 def load(name: str, **changes: Any) -> StudyFile:
     """Return a study file of `studies/`, some fields of its study changed."""
-    study_file = load_study(str(STUDIES / f"{name}.py"))
+    study_file = load_study(str(COURSE / f"{name}.py"))
     return replace(study_file, study=replace(study_file.study, **changes))
 
 

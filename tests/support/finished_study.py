@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
-from here import STUDIES
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 
 from hpsearch.search.opening import OpenStudy, open_for_run
 from hpsearch.study import load_study
+from support import STUDIES
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-3, 1.0, log=True),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-STUDIES = Path(__file__).parent / "studies"
+from support import STUDIES
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -1,11 +1,10 @@
-"""The command line within this process, for tests of what it writes; `commands.py` has the real thing."""
+"""The command line within this process, for tests of what it writes; `command_line.py` has the real thing."""
 
 import os
 from pathlib import Path
 
 from hpsearch.cli.app import cli
-
-STUDIES = Path(__file__).parent / "studies"
+from support import STUDIES
 
 
 def hpsearch_here(folder: Path, *arguments: str) -> int:
