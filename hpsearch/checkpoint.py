@@ -89,7 +89,7 @@ def remove_orphans(folder: Path, name: str = "*", *, recursive: bool = False) ->
     """Remove the temporary files in `folder` whose writers died; only those for files whose names match `name`."""
     pattern = f".{name}.*.tmp"
     for temporary in folder.rglob(pattern) if recursive else folder.glob(pattern):
-        # Where it cannot be opened or locked, its writer is alive, or may be.
+        # Where it cannot be stored or locked, its writer is alive, or may be.
         with contextlib.suppress(OSError), temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()

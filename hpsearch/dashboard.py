@@ -21,12 +21,14 @@ from optuna.storages import _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
-from hpsearch.executors.task import BEST
+from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
 from hpsearch.search.folders import STUDY_ID
-from hpsearch.search.opening import open_to_read
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage, shown
+from hpsearch.search.stored_study import open_to_read
+from hpsearch.search.trial_record import ranked
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -72,8 +74,7 @@ class _Annotated(_CachedStorage):
         folder = self._folder(study)
         options = self._options(study.study_name)
         trials = self.get_all_trials(study._study_id, deepcopy=False)
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+        best = next(iter(ranked(trials)), None)
         if best is None:
             text = f"No trial is complete yet.\n\nNext: `hpsearch run {options}`"
         else:
@@ -91,18 +92,18 @@ class _Annotated(_CachedStorage):
     def _folder(self, study: FrozenStudy) -> Path:
         uid = study.user_attrs[STUDY_ID]
         if uid not in self._folders:
-            opened = open_to_read(self._url, study.study_name, self._runs)
-            opened.storage.engine.dispose()
-            self._folders[uid] = opened.folder
+            stored = open_to_read(self._url, study.study_name, self._runs)
+            stored.storage.engine.dispose()
+            self._folders[uid] = stored.folder
         return self._folders[uid]
 
     def _options(self, name: str) -> str:
         """Return the options that name a study, as to be typed; `lenet.2` is a `--fresh` one of the file `lenet`."""
         file = re.sub(r"\.\d+$", "", name)
         words = ["--study", file, *([] if file == name else ["--name", name])]
-        if self._url != "sqlite:///hpsearch.db":
+        if self._url != STORAGE:
             words += ["--storage", shown(self._url)]
-        if self._runs != Path("runs"):
+        if self._runs != Path(RUNS):
             words += ["--runs", str(self._runs)]
         return shlex.join(words)
 
@@ -118,7 +119,7 @@ def _trial_note(trial: FrozenTrial, folder: Path, options: str) -> str | None:
         lines += [f"`{line}`" for line in str(attrs.get("error", "")).rstrip().splitlines()[-1:]]
     elif attrs.get("best_value") is not None:
         lines = [f"{_best_value(trial).capitalize()}; {lines[0].lower()}", _weights(folder, trial)]
-    lines.append(f"Next: `tensorboard --logdir {shlex.quote(str(folder / str(trial.number)))}`")
+    lines.append(f"Next: `tensorboard --logdir {shlex.quote(str(trial_folder(folder, trial.number)))}`")
     return "\n\n".join(lines)
 
 
@@ -128,7 +129,7 @@ def _best_value(trial: FrozenTrial) -> str:
 
 
 def _weights(folder: Path, trial: FrozenTrial) -> str:
-    weights = folder / str(trial.number) / BEST
+    weights = trial_folder(folder, trial.number) / BEST_WEIGHTS
     return f"Weights: `{weights}`" if weights.exists() else f"Weights: `{weights}`, not there any more"
 
 
@@ -141,7 +142,7 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-def make_server(url: str, port: int, runs: Path = Path("runs")) -> wsgiref.simple_server.WSGIServer:
+def make_server(url: str, port: int, runs: Path = Path(RUNS)) -> wsgiref.simple_server.WSGIServer:
     """Return a server of the dashboard on 127.0.0.1:`port` (0: any free one); the trials' files are below `runs`.
 
     Raises UsageError if the storage cannot be read or the port is taken.

@@ -5,7 +5,7 @@ HpsearchError              something went wrong; the message says what, which va
 │   └── StudyFileError     the user's study file is wrong; the message carries its line
 ├── StorageUnavailable     the database did not answer for longer than we wait
 ├── CannotContinue         the run ended for a reason that no trial is to blame for
-│   ├── DataDiffer         a worker's data set is not the one that the study was opened with
+│   ├── DataDiffer         a worker's data set is not the one that the study was stored with
 │   └── FilesUnavailable   a file could not be written or read: the disk is full, or permission is missing
 ├── TooManyFailures        trial after trial fails, so the run stopped
 ├── TrialLost              a trial belongs to another supervisor by now

@@ -1,10 +1,22 @@
-"""Random draws from a fixed seed: torch's, numpy's and Python's own."""
+"""Seeds, and random draws from a fixed one: torch's, numpy's and Python's own."""
 
+import hashlib
 import random
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a seed in [0, 2**63) that depends on every part and looks random for neighbouring ones."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Return the seed that a trial is trained with."""
+    return derive_seed(study_seed, "trial", number)
 
 
 class seeded:

@@ -5,6 +5,7 @@ This module runs the user's code; it knows neither Optuna nor how training works
 
 import os
 import sys
+import time
 import traceback
 import types
 import warnings
@@ -22,7 +23,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
 from hpsearch.seeding import seeded
-from hpsearch.space import Space, replay
+from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
 from hpsearch.study_files import find_study
 
@@ -115,6 +116,16 @@ class Study:
             with seeded(0):
                 return self._checked(self.recipe(space))
 
+    def explore(self, look: Callable[[Space, Recipe], None]) -> dict[str, Described]:
+        """Trace the recipe all over the space, showing each to `look`; return the parameters by name."""
+
+        def recipe(space: Space) -> Recipe:
+            traced = self.trace(space)
+            look(space, traced)
+            return traced
+
+        return describe(recipe)
+
     def replay(self, params: Mapping[str, Any]) -> Recipe:
         """Run the recipe for real at fixed `params`. Raises UsageError if they do not fit it."""
         return self._checked(replay(self.recipe, params))
@@ -144,12 +155,16 @@ def _check_count(name: str, value: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFile:
-    """A loaded study file: its name (the file's stem), where it is, a digest of its text, and the study in it."""
+    """A loaded study file: its name (the file's stem), where it is, a digest of its text, and the study in it.
+
+    Loading it took `seconds`.
+    """
 
     name: str
     path: Path
     digest: str
     study: Study
+    seconds: float = 0.0
 
 
 def load_study(name_or_path: str) -> StudyFile:
@@ -157,6 +172,7 @@ def load_study(name_or_path: str) -> StudyFile:
 
     Raises StudyFileError, with the user's line, if it is not there, does not run, or defines no `study`.
     """
+    began = time.monotonic()
     path = find_study(name_or_path)
     content = path.read_bytes()
     module = types.ModuleType(f"hpsearch_study_{path.stem}")
@@ -171,7 +187,13 @@ def load_study(name_or_path: str) -> StudyFile:
     if not isinstance(study, Study):
         found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
         raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
-    return StudyFile(name=path.stem, path=path.resolve(), digest=study_files.digest(content), study=study)
+    return StudyFile(
+        name=path.stem,
+        path=path.resolve(),
+        digest=study_files.digest(content),
+        study=study,
+        seconds=time.monotonic() - began,
+    )
 
 
 @contextmanager

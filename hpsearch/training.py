@@ -10,7 +10,6 @@ It knows nothing of trials, files, databases or early stopping.
 """
 
 import copy
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,20 +27,14 @@ from torch.utils.data import default_collate
 from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
 from hpsearch.errors import UsageError
 from hpsearch.optim import has_one_output
-from hpsearch.seeding import seeded
+from hpsearch.seeding import derive_seed, seeded
 from hpsearch.study import Recipe, Steps, Study
 
 EVALUATION_BATCH = 500
 
 
-def derive_seed(*parts: object) -> int:
-    """Return a seed in [0, 2**63) that depends on every part and looks random for neighbouring ones."""
-    text = "/".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
-
-
 @dataclass(frozen=True, kw_only=True)
-class EpochReport:
+class IntervalReport:
     """What one interval of training came to. Losses are means per example, accuracies shares from 0 to 1."""
 
     interval: int
@@ -211,7 +204,7 @@ def steps_per_epoch(recipe: Recipe, examples: int) -> int:
     return whole + (rest > 0)
 
 
-def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[EpochReport]:
+def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[IntervalReport]:
     """Train interval by interval, yielding a report after each; end at the last one, or once `stop()` is true.
 
     `stop` is asked before every batch. An interval cut short is not reported, and leaves `run` unfit to go on:
@@ -244,7 +237,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[EpochR
             # Within the seed too, for a model or validation examples that draw at random.
             validation_loss, validation_accuracy = evaluate(run.model, run.loss, run.validation_split)
         run.interval += 1
-        yield EpochReport(
+        yield IntervalReport(
             interval=run.interval,
             epoch=run.step / run.steps_per_epoch,
             step=run.step,

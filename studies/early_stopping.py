@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from hpsearch import SGD, Adam, Cosine, EarlyStopping, LeNet, Recipe, RMSprop, Space, Study, digits
 from hpsearch.optim import Optimizer
 from hpsearch.results import Results
-from hpsearch.results.early_stopping import plot_rules, replay_rules
+from hpsearch.results.stopping_rules import plot_rules, replay_rules
 
 RULES = {
     "target 0.95": EarlyStopping(target=0.95),

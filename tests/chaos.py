@@ -41,10 +41,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import Dataset, Study, checkpoint
 from hpsearch.errors import CheckpointError
-from hpsearch.executors.task import BEST, LAST
+from hpsearch.executors.trial_files import BEST_WEIGHTS, RESUME_POINT
+from hpsearch.seeding import derive_seed
 from hpsearch.stopping import Stopper
 from hpsearch.study import load_study
-from hpsearch.training import Run, derive_seed, evaluate, train
+from hpsearch.training import Run, evaluate, train
 from support import STUDIES
 from support.command_line import Started, hpsearch
 from support.databases import PostgresServer
@@ -334,7 +335,7 @@ class _Campaign:
     def _look(self) -> None:
         """Note what can be seen from outside: new workers, resume points and best weights."""
         now = time.monotonic()
-        for event, name in (("saved", LAST), ("ended", BEST)):
+        for event, name in (("saved", RESUME_POINT), ("ended", BEST_WEIGHTS)):
             stamp = max(map(_stamp, (self.folder / "runs").glob(f"*/*/{name}")), default=0)
             if stamp > self.stamps.get(event, 0):
                 self.stamps[event] = stamp
@@ -441,7 +442,7 @@ class _Campaign:
             if run.code is None:
                 run.kill_group()
                 run.started.process.wait()
-        points = sorted((self.folder / "runs").glob(f"*/*/{LAST}"), key=_stamp)
+        points = sorted((self.folder / "runs").glob(f"*/*/{RESUME_POINT}"), key=_stamp)
         if not points:
             return False
         content = bytearray(points[-1].read_bytes())
@@ -611,12 +612,12 @@ def _wrong_files(trial: FrozenTrial, folder: Path) -> Iterator[str]:
     if rows != trial.intermediate_values:
         yield f"trial {trial.number}: history.csv has {len(rows)} rows, the database {len(trial.intermediate_values)}"
     try:
-        best = checkpoint.load(folder / BEST)
+        best = checkpoint.load(folder / BEST_WEIGHTS)
     except (OSError, CheckpointError) as error:
         yield f"trial {trial.number}: {error}"
         return
     if not best["model"]:
-        yield f"trial {trial.number}: {BEST} has no weights"
+        yield f"trial {trial.number}: {BEST_WEIGHTS} has no weights"
         return
     study, data = _definition()
     model = study.replay(trial.params).model
@@ -624,7 +625,7 @@ def _wrong_files(trial: FrozenTrial, folder: Path) -> Iterator[str]:
     _, accuracy = evaluate(model, torch.nn.functional.cross_entropy, data.validation)
     if not accuracy == best["validation_accuracy"] == trial.user_attrs.get("best_value"):
         yield (
-            f"trial {trial.number}: {BEST} gives {accuracy}, says {best['validation_accuracy']}, "
+            f"trial {trial.number}: {BEST_WEIGHTS} gives {accuracy}, says {best['validation_accuracy']}, "
             f"the database has {trial.user_attrs.get('best_value')}"
         )
 

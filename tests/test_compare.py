@@ -15,9 +15,9 @@ import pytest
 from hpsearch import Dataset, Recipe, Space, Steps, UsageError
 from hpsearch.errors import HpsearchError
 from hpsearch.results import compare
-from hpsearch.search.comparison import Pair, budget_of, make_pairs, train_pair, trained, trained_already
-from hpsearch.search.opening import OpenStudy, open_for_run
-from hpsearch.search.pairs import Watcher, make_job, train_pairs
+from hpsearch.search.comparison import Comparison, Pair, budget_of, make_pairs, train_pair, trained, trained_already
+from hpsearch.search.pair_processes import Watcher, make_job, train_pairs
+from hpsearch.search.stored_study import StoredStudy, open_for_run
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study
 from support import STUDIES
@@ -37,12 +37,14 @@ def data(tiny: StudyFile) -> Dataset:
     return tiny.study.load_data()
 
 
-def train(folder: Path, tiny: StudyFile, data: Dataset, pair: Pair, budget: int) -> OpenStudy:
-    url = f"sqlite:///{folder}/hpsearch.db"
-    opened = open_for_run(url, tiny, data, name=pair.name, seed=pair.seed, runs=folder / "runs")
-    opened.record_run(tiny, sampler=pair.sampler, pruner=pair.pruner, device="cpu", workers=1)
-    train_pair(pair, opened, tiny.study, data, budget)
-    return opened
+def train(folder: Path, tiny: StudyFile, data: Dataset, pair: Pair, budget: int) -> StoredStudy:
+    return train_pair(pair, comparison_of(folder, tiny, budget), data).stored
+
+
+def comparison_of(folder: Path, study_file: StudyFile, budget: int) -> Comparison:
+    return Comparison(
+        study_file=study_file, storage=f"sqlite:///{folder}/hpsearch.db", runs=folder / "runs", budget=budget
+    )
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +152,8 @@ def test_a_comparison_done_says_that_nothing_is_left(compared: Path, capsys: pyt
     assert (compared / "reports/tiny/compare_repeats.csv").read_text() == before
 
 
-def contents(opened: OpenStudy) -> list[object]:
-    trials = opened.optuna_study().trials
+def contents(stored: StoredStudy) -> list[object]:
+    trials = stored.optuna_study().trials
     return [(trial.params, trial.intermediate_values, trial.state, trial.value) for trial in trials]
 
 
@@ -204,12 +206,13 @@ class Interrupting(Watcher):
 def test_an_interrupted_comparison_goes_on_to_the_exact_budget(tmp_path: Path, tiny: StudyFile, data: Dataset) -> None:
     url = f"sqlite:///{tmp_path}/hpsearch.db"
     pairs = make_pairs("random,sobol", tiny.study, name="tiny", repeats=1, seed=0)
-    trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
-    job = make_job(tiny, data, storage=url, runs=tmp_path / "runs", budget=16, device="cpu", workers=1)
+    comparison = comparison_of(tmp_path, tiny, 16)
+    trained_already(pairs, comparison, data)
+    job = make_job(comparison, data)
     interrupting = Interrupting(at=5)
     assert not train_pairs(pairs, job, interrupting)
     assert set(dict(rows(tmp_path, "SELECT state, COUNT(*) FROM trials GROUP BY state"))) <= {"COMPLETE", "WAITING"}
-    before = trained_already(pairs, url, tiny, data, tmp_path / "runs", 16)
+    before = trained_already(pairs, comparison, data)
     assert 5 <= before[pairs[0]] < 16
     assert before[pairs[1]] == 0
     watcher = Interrupting()
@@ -235,8 +238,7 @@ def test_a_pair_whose_process_never_ends_loading_fails_and_the_next_is_trained(t
     slow = load_study(str(path))
     data = slow.study.load_data()
     pairs = make_pairs("random,sobol", slow.study, name="slow", repeats=1, seed=0)
-    url = f"sqlite:///{tmp_path}/hpsearch.db"
-    job = make_job(slow, data, storage=url, runs=tmp_path / "runs", budget=8, device="cpu")
+    job = make_job(comparison_of(tmp_path, slow, 8), data)
     watcher = Interrupting()
     assert train_pairs(pairs, dataclasses.replace(job, load_timeout=10.0), watcher)
     assert len(watcher.errors) == 1
@@ -366,7 +368,7 @@ def test_what_is_done_is_compared_when_a_pair_fails(
         watcher.pair_failed(pairs[3], "it failed")
         return True
 
-    monkeypatch.setattr("hpsearch.cli.comparing.train_pairs", failing)
+    monkeypatch.setattr("hpsearch.cli.compare.train_pairs", failing)
     with pytest.raises(HpsearchError, match="1 of 4 pairs failed"):
         hpsearch_here(tmp_path, "compare", *arguments)
     page = (tmp_path / "reports/tiny/compare.md").read_text()

@@ -10,8 +10,8 @@ import pytest
 from hpsearch import Dataset, EarlyStopping, Split, UsageError, digits
 from hpsearch.datasets import Examples
 from hpsearch.results import Results
-from hpsearch.results.early_stopping import replay_rules, stopping_interval
 from hpsearch.results.figures import start_gradients
+from hpsearch.results.stopping_rules import replay_rules, stopping_interval
 from hpsearch.training import evaluate
 from support.course import grid_of, load, run
 

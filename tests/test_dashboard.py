@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from hpsearch.dashboard import make_server, serve_in_background
-from hpsearch.search.opening import OpenStudy
+from hpsearch.search.stored_study import StoredStudy
 from support.finished_study import make_study
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> OpenStudy:
+def stored(tmp_path: Path) -> StoredStudy:
     return make_study(tmp_path, ["budget", "pruned", "failed", "budget", None])
 
 
 @pytest.fixture
-def address(stored: OpenStudy, tmp_path: Path) -> Iterator[str]:
+def address(stored: StoredStudy, tmp_path: Path) -> Iterator[str]:
     """The address of a dashboard on the study."""
     server = make_server(f"sqlite:///{tmp_path}/hpsearch.db", 0, tmp_path / "runs")
     thread = serve_in_background(server)
@@ -57,12 +57,12 @@ def test_a_request_by_another_host_name_is_refused_as_json(address: str) -> None
     assert body["reason"]
 
 
-def test_the_value_has_its_name(address: str, stored: OpenStudy) -> None:
+def test_the_value_has_its_name(address: str, stored: StoredStudy) -> None:
     assert stored.optuna_study().metric_names == ["validation accuracy"]
     assert get(f"{address}/api/studies/{stored.study_id}")["objective_names"] == ["validation accuracy"]
 
 
-def test_the_study_and_each_trial_have_a_note(address: str, stored: OpenStudy) -> None:
+def test_the_study_and_each_trial_have_a_note(address: str, stored: StoredStudy) -> None:
     best = stored.best_trial()
     assert best is not None
     weights = stored.folder / str(best.number) / "best.pt"

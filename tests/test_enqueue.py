@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, UsageError
-from hpsearch.search.enqueueing import parse_params
+from hpsearch.search.enqueue import parse_params
 from hpsearch.study import load_study
 from support import STUDIES
 from support.in_process import hpsearch_here

@@ -11,8 +11,8 @@ import pytest
 
 from hpsearch import UsageError
 from hpsearch.results import open_results
-from hpsearch.results.export import best_configurations, file_name, read_configuration, write_configuration
-from hpsearch.training import derive_seed
+from hpsearch.results.configurations import best_configurations, file_name, read_configuration, write_configuration
+from hpsearch.seeding import derive_seed
 from support import STUDIES
 from support.finished_study import make_study
 from support.in_process import hpsearch_here
@@ -99,8 +99,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_equal_configurations_are_exported_once(tmp_path: Path) -> None:
-    opened = make_study(tmp_path, ["budget", "budget"])
-    study = opened.optuna_study()
+    stored = make_study(tmp_path, ["budget", "budget"])
+    study = stored.optuna_study()
     study.add_trial(study.trials[0])
     results = open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{tmp_path}/hpsearch.db")
     found = best_configurations(results, 5)

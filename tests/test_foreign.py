@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from hpsearch import UsageError
 from hpsearch.results import open_results
-from hpsearch.results.export import read_configuration
+from hpsearch.results.configurations import read_configuration
 from hpsearch.search.objective import make_objective
 from hpsearch.study import load_study
 from support import STUDIES
@@ -23,8 +23,8 @@ def _quiet() -> None:
 
 
 def test_trials_of_ask_and_tell_are_shown_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    opened = make_study(tmp_path, ["budget", "pruned", "failed"])
-    study = opened.optuna_study()
+    stored = make_study(tmp_path, ["budget", "pruned", "failed"])
+    study = stored.optuna_study()
     asked = study.ask()
     asked.suggest_float("other", 0, 1)
     asked.report(0.25, 1)

@@ -12,7 +12,7 @@ import torch
 
 from hpsearch import Dataset, HpsearchError, Study, UsageError, checkpoint
 from hpsearch.executors.task import Task, work
-from hpsearch.results.study import open_results
+from hpsearch.results.results import open_results
 from hpsearch.study import load_study
 from hpsearch.training import evaluate
 from support.command_line import hpsearch

@@ -10,8 +10,8 @@ from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpsearch.search.halving import Hyperband, SuccessiveHalving, brackets, rungs_of
-from hpsearch.search.pruners import make_pruner
-from hpsearch.search.view import INTERVALS
+from hpsearch.search.pruners import make_pruner, parse_pruner
+from hpsearch.search.study_view import INTERVALS
 
 LONGEST = 27
 Judge = Callable[[optuna.trial.Trial], bool]
@@ -79,7 +79,7 @@ def test_hyperband_decides_as_optunas_with_the_same_brackets(first: int, most: i
 
 @pytest.mark.parametrize("pruner", ["hyperband:reduction_factor=2", "asha:reduction_factor=2"])
 def test_a_decision_made_again_is_the_same(pruner: str) -> None:
-    first, again = (make_pruner(pruner, LONGEST) for _ in range(2))
+    first, again = (make_pruner(parse_pruner(pruner), LONGEST) for _ in range(2))
 
     def twice(trial: optuna.trial.Trial) -> bool:
         # As after a worker's death, or the supervisor's: the first verdict was heard by nobody.
@@ -111,7 +111,7 @@ def test_the_last_interval_is_no_rung() -> None:
 
 def test_trials_have_their_shares_of_the_brackets_by_the_seed_alone() -> None:
     def drawn(seed: int) -> list[int]:
-        pruner = make_pruner("hyperband", 20, seed)
+        pruner = make_pruner(parse_pruner("hyperband"), 20, seed)
         assert isinstance(pruner, Hyperband)
         return [pruner.bracket_of(number) for number in range(3000)]
 
@@ -144,7 +144,7 @@ def test_trials_of_different_length_are_compared_at_equal_shares(study: optuna.S
     """Under a step size that falls over a trial's own epochs: after 2 of 4 it is where a long one is after 4 of 8."""
     # Hyperband's trials here are in one bracket.
     options = pruner if not pruner.startswith("hyperband") else f"{pruner},max_resource=1"
-    made = make_pruner(options, 8)
+    made = make_pruner(parse_pruner(options), 8)
     long = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     short = [0.25, 0.45, 0.65, 0.85]
     for _ in range(3):
@@ -176,7 +176,7 @@ def test_trials_of_different_length_are_compared_at_equal_shares(study: optuna.S
 
 def test_short_and_long_trials_are_stopped_alike() -> None:
     """Curves that depend on the share of the schedule alone: the poor are pruned, whatever their length."""
-    made = make_pruner("median", 15)
+    made = make_pruner(parse_pruner("median"), 15)
     draw = random.Random(0)
     study = optuna.create_study(direction="maximize")
     pruned: dict[int, list[bool]] = {5: [], 10: [], 15: []}

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import optuna
 import pytest
 
-from hpsearch.search.opening import OpenStudy
+from hpsearch.search.stored_study import StoredStudy
 from support.command_line import states
 from support.finished_study import make_study
 
@@ -28,13 +28,13 @@ REASONS: list[str | None] = [
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> OpenStudy:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     """A study with trials of every kind in `hpsearch.db`."""
     return make_study(tmp_path_factory.mktemp("optuna"), REASONS)
 
 
 @pytest.fixture(scope="module")
-def database(stored: OpenStudy) -> Path:
+def database(stored: StoredStudy) -> Path:
     return Path(str(stored.storage.engine.url.database))
 
 
@@ -57,7 +57,7 @@ def test_its_command_line_lists_the_study_and_its_trials(database: Path) -> None
     assert [trial["number"] for trial in trials] == list(range(len(REASONS)))
 
 
-def test_its_best_trial_is_ours(stored: OpenStudy, database: Path) -> None:
+def test_its_best_trial_is_ours(stored: StoredStudy, database: Path) -> None:
     best = json.loads(optuna_command(database, "best-trial", "--study-name", "tiny", "-f", "json"))
     ours = stored.best_trial()
     assert ours is not None
@@ -92,14 +92,14 @@ PLOTS += ["rank", "slice", "timeline"]
 @pytest.mark.parametrize("plot", PLOTS)
 # They are between Optuna's code and Matplotlib, whatever the study.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_its_visualisations_draw_the_study(stored: OpenStudy, plot: str) -> None:
+def test_its_visualisations_draw_the_study(stored: StoredStudy, plot: str) -> None:
     drawn: Any = getattr(optuna.visualization.matplotlib, f"plot_{plot}")(stored.optuna_study())
     axes = list(drawn.flat) if hasattr(drawn, "flat") else [drawn]
     assert any(ax.has_data() for ax in axes)
     plt.close("all")
 
 
-def test_its_plotly_figures_draw_the_study(stored: OpenStudy) -> None:
+def test_its_plotly_figures_draw_the_study(stored: StoredStudy) -> None:
     pytest.importorskip("plotly", reason="pip install plotly draws them")
     for plot in PLOTS:
         assert getattr(optuna.visualization, f"plot_{plot}")(stored.optuna_study()).data

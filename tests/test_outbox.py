@@ -51,11 +51,14 @@ def storage(tmp_path: Path) -> Storage:
     return made
 
 
-def outbox(storage: Storage, seconds: float = 9.0) -> tuple[Outbox, Probe, list[str], list[int | None]]:
+def outbox(
+    storage: Storage, seconds: float = 9.0
+) -> tuple[Outbox[Callable[[], None]], Probe, list[str], list[int | None]]:
     said: list[str] = []
     lost: list[int | None] = []
     probe = Probe(storage)
-    return Outbox(storage, probe, seconds, said.append, lost.append), probe, said, lost
+    made: Box = Outbox(storage, probe, seconds, write=lambda write: write(), say=said.append, lose=lost.append)
+    return made, probe, said, lost
 
 
 def test_what_could_not_be_written_is_written_later_in_order(storage: Storage) -> None:

@@ -9,7 +9,8 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from hpsearch import SGD, Perceptron, PerceptronCriterion, Recipe, Split, Steps, Study, points
-from hpsearch.training import Run, derive_seed, train
+from hpsearch.seeding import derive_seed
+from hpsearch.training import Run, train
 from support.course import grid_of, load, run
 
 

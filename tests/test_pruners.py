@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Steps, Study, UsageError
-from hpsearch.search.comparison import Pair, train_pair
-from hpsearch.search.opening import open_for_run
-from hpsearch.search.pruners import PRUNERS, make_pruner, most_intervals, rung_plan
+from hpsearch.search.comparison import Comparison, Pair, train_pair
+from hpsearch.search.pruners import PRUNERS, make_pruner, most_intervals, parse_pruner, rung_plan
 from hpsearch.study import load_study
 from support import STUDIES
 
@@ -30,35 +29,35 @@ from support import STUDIES
 )
 def test_a_wrong_name_option_or_value_is_answered_with_what_is_right(text: str, expected: list[str]) -> None:
     with pytest.raises(UsageError) as error:
-        make_pruner(text, 20)
+        make_pruner(parse_pruner(text), 20)
     assert "\n" not in str(error.value)
     assert all(part in str(error.value) for part in expected)
 
 
 def test_the_plan_says_who_is_compared_when() -> None:
     # The first comparison is after a tenth of a trial.
-    assert rung_plan("hyperband", 20) == (
+    assert rung_plan(parse_pruner("hyperband"), 20) == (
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 2, 6, 18; "
         "29% of trials after 6, 18; 18% of trials after 18"
     )
-    assert rung_plan("hyperband", 9) == rung_plan("hyperband:min_resource=1", 9)
-    assert rung_plan("hyperband:min_resource=1", 20) == (
+    assert rung_plan(parse_pruner("hyperband"), 9) == rung_plan(parse_pruner("hyperband:min_resource=1"), 9)
+    assert rung_plan(parse_pruner("hyperband:min_resource=1"), 20) == (
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
     # Optuna goes on comparing beyond max_resource; what a trial does not reach is not announced.
-    assert rung_plan("hyperband:max_resource=9", 20) == (
+    assert rung_plan(parse_pruner("hyperband:max_resource=9"), 20) == (
         "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
-    assert str(rung_plan("hyperband:min_resource=1,max_resource=81", 20)).endswith(
+    assert str(rung_plan(parse_pruner("hyperband:min_resource=1,max_resource=81"), 20)).endswith(
         "after 1, 3, 9; 24% of trials after 3, 9; 10% of trials after 9; 6% of trials never; 3% of trials never"
     )
-    assert rung_plan("median", 20) is None
+    assert rung_plan(parse_pruner("median"), 20) is None
 
 
 def test_a_wrapped_pruner_has_all_its_options() -> None:
-    pruner = make_pruner("patient:patience=1,wrapped=median:n_startup_trials=2,n_warmup_steps=3", 20)
+    pruner = make_pruner(parse_pruner("patient:patience=1,wrapped=median:n_startup_trials=2,n_warmup_steps=3"), 20)
     inner = pruner._wrapped_pruner.pruner  # type: ignore[attr-defined]
     assert (pruner._patience, inner._n_startup_trials, inner._n_warmup_steps) == (1, 2, 3)  # type: ignore[attr-defined]
 
@@ -98,10 +97,11 @@ def test_every_pruner_prunes_where_it_should(tmp_path: Path, pruner: str) -> Non
     study_file = load_study(str(STUDIES / "tiny.py"))
     data = study_file.study.load_data()
     pair = Pair(name="pruned", strategy=f"random+{pruner}", repeat=1, seed=0)
-    url = f"sqlite:///{tmp_path}/hpsearch.db"
-    opened = open_for_run(url, study_file, data, name="pruned", seed=0, runs=tmp_path / "runs")
-    train_pair(pair, opened, study_file.study, data, 40)
-    pruned = [trial for trial in opened.optuna_study().trials if trial.user_attrs.get("reason") == "pruned"]
+    comparison = Comparison(
+        study_file=study_file, storage=f"sqlite:///{tmp_path}/hpsearch.db", runs=tmp_path / "runs", budget=40
+    )
+    stored = train_pair(pair, comparison, data).stored
+    pruned = [trial for trial in stored.optuna_study().trials if trial.user_attrs.get("reason") == "pruned"]
     assert {trial.last_step for trial in pruned} <= ENDS[pruner]
     assert bool(pruned) == (pruner != "none")
     assert {name.partition(":")[0] for name in ENDS} == set(PRUNERS)

@@ -146,8 +146,8 @@ def test_a_study_of_any_kind_has_a_report(tmp_path: Path, reasons: list[str | No
 
 def test_crowded_plots_show_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "MOST_CURVES", 20)
-    opened = make_study(tmp_path, ["budget", "pruned"] * 30)
-    sample = plots._sample(trials_frame(opened))
+    stored = make_study(tmp_path, ["budget", "pruned"] * 30)
+    sample = plots._sample(trials_frame(stored))
     assert len(sample) <= 20
     assert open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{tmp_path}/hpsearch.db").best in sample
     assert hpsearch_here(tmp_path, "report", "--study", "tiny") == 0
@@ -191,9 +191,9 @@ def test_the_studys_own_figures_come_first_with_their_docstrings(tmp_path: Path)
 
 
 def test_histories_on_disk_are_joined_to_the_reports(tmp_path: Path) -> None:
-    opened = make_study(tmp_path, ["budget", "pruned", "failed"])
+    stored = make_study(tmp_path, ["budget", "pruned", "failed"])
     for number in (0, 1):
-        path = opened.folder / str(number)
+        path = stored.folder / str(number)
         path.mkdir()
         # Trial 1's file misses its last interval, as after a crash of the machine.
         lines = [f"{interval},{interval / 2},0.{interval}" for interval in range(1, 9 if number == 0 else 2)]
@@ -240,4 +240,4 @@ def test_results_are_found_where_the_environment_says(tmp_path: Path, monkeypatc
     make_study(tmp_path, ["budget"])
     monkeypatch.setenv("HPSEARCH_STORAGE", f"sqlite:///{tmp_path}/hpsearch.db")
     monkeypatch.setenv("HPSEARCH_RUNS", str(tmp_path / "runs"))
-    assert open_results(str(STUDIES / "tiny.py")).opened.folder == tmp_path / "runs/tiny"
+    assert open_results(str(STUDIES / "tiny.py")).stored.folder == tmp_path / "runs/tiny"

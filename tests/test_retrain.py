@@ -15,11 +15,20 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
 from hpsearch.executors import InlineExecutor
-from hpsearch.results.card import export_program
-from hpsearch.results.export import Configuration, _digest, read_configuration
-from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, joined, luck, predictions, train_finally
+from hpsearch.results.configurations import Configuration, _digest, read_configuration
+from hpsearch.results.model_card import export_program
+from hpsearch.results.retrain import (
+    candidates_frame,
+    confirm,
+    evaluate_once,
+    joined,
+    luck,
+    predictions,
+    train_final_model,
+)
+from hpsearch.seeding import derive_seed
 from hpsearch.study import load_study
-from hpsearch.training import Run, derive_seed, train
+from hpsearch.training import Run, train
 from support import STUDIES
 from support.finished_study import make_study
 from support.in_process import hpsearch_here
@@ -128,7 +137,7 @@ def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
     study = tiny_study(epochs=5)
     configuration = dataclasses.replace(winner, params={"lr": 0.1})
     seen: list[tuple[int, int]] = []
-    run = train_finally(
+    run = train_final_model(
         study,
         configuration,
         few_digits,

@@ -14,9 +14,9 @@ from optuna.trial import Trial
 from scipy.stats import qmc
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, UsageError
-from hpsearch.search.samplers import SAMPLERS, _seed32, fixed_points, make_sampler
-from hpsearch.search.space import TrialSpace
-from hpsearch.search.supervisor import WORST_VALUE
+from hpsearch.search.samplers import SAMPLERS, _seed32, fixed_points, make_sampler, parse_sampler
+from hpsearch.search.trial_record import WORST_VALUE
+from hpsearch.search.trial_space import TrialSpace
 from hpsearch.study import load_study
 from support import STUDIES
 
@@ -31,7 +31,7 @@ def _quiet() -> None:
 class TestBasic(BasicSamplerTestCase):
     @pytest.fixture(params=DRAWING)
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
-        return partial(make_sampler, request.param, seed=0)
+        return partial(make_sampler, parse_sampler(request.param), seed=0)
 
 
 class TestRelative(RelativeSamplerTestCase):
@@ -39,7 +39,7 @@ class TestRelative(RelativeSamplerTestCase):
     # inferred. The Gaussian process passes as well, in minutes.
     @pytest.fixture(params=["tpe:n_startup_trials=0,group=false", "sobol"])
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
-        return partial(make_sampler, request.param, seed=0)
+        return partial(make_sampler, parse_sampler(request.param), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def search(study: Study, sampler: str, *parts: int, seed: int = 1) -> list[dict[
         return float(-abs(np.log10(space.params["lr"]) + 2) - space.params["dropout"])
 
     for trials in parts:
-        stored.sampler = make_sampler(sampler, seed, study)
+        stored.sampler = make_sampler(parse_sampler(sampler), seed, study)
         stored.optimize(objective, n_trials=trials)
     return [trial.params for trial in stored.trials]
 
@@ -81,13 +81,13 @@ def test_every_sampler_keeps_to_the_conditions_of_the_space(tiny: Study, sampler
 
 
 def test_the_grid_of_the_same_space_has_as_many_points_as_counted_by_hand(tiny: Study) -> None:
-    points = fixed_points("grid", tiny)
+    points = fixed_points(parse_sampler("grid"), tiny)
     assert points is not None
     # lr 3 x hidden 2 x dropout 1, with sgd for two momenta and with adam for none.
     assert len(points) == 3 * 2 * 1 * (2 + 1)
     assert len({str(point) for point in points}) == 18
-    assert fixed_points("manual", tiny) == []
-    assert fixed_points("tpe", tiny) is None
+    assert fixed_points(parse_sampler("manual"), tiny) == []
+    assert fixed_points(parse_sampler("tpe"), tiny) is None
 
 
 def test_sobol_gives_trial_n_point_n_of_one_sequence_whoever_asks() -> None:
@@ -110,7 +110,7 @@ def _asked(study: Study, order: list[int]) -> list[dict[str, Any]]:
     trials = [stored.ask() for _ in order]
     for number in [order[0], *order]:
         again = optuna.Trial(stored, trials[number]._trial_id)
-        stored.sampler = make_sampler("sobol", 5, study)
+        stored.sampler = make_sampler(parse_sampler("sobol"), 5, study)
         study.trace(TrialSpace(again))
     return [trial.params for trial in stored.trials]
 
@@ -133,7 +133,7 @@ def _asked(study: Study, order: list[int]) -> list[dict[str, Any]]:
 )
 def test_a_wrong_name_option_or_value_is_answered_with_what_is_right(text: str, expected: list[str]) -> None:
     with pytest.raises(UsageError) as error:
-        make_sampler(text, 0)
+        parse_sampler(text)
     assert "\n" not in str(error.value)
     assert all(part in str(error.value) for part in expected)
 
@@ -146,7 +146,7 @@ def test_a_distribution_is_what_a_live_trial_stores(tiny: Study) -> None:
 
 def diverged_of_the_last_30(sampler: str, seed: int) -> int:
     """Search a space of which a third diverges, next to where it is best, and most of the rest is pruned."""
-    made = optuna.create_study(direction="maximize", sampler=make_sampler(sampler, seed))
+    made = optuna.create_study(direction="maximize", sampler=make_sampler(parse_sampler(sampler), seed))
     diverged = []
     for number in range(60):
         trial = made.ask()

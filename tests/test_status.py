@@ -66,8 +66,8 @@ def test_a_study_of_another_tool_is_shown_in_detail(foreign: Path, capsys: pytes
 def test_the_best_come_first_the_earliest_of_equals_before_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = make_study(tmp_path, ["budget"] * 12 + ["failed"])
-    study = opened.optuna_study()
+    stored = make_study(tmp_path, ["budget"] * 12 + ["failed"])
+    study = stored.optuna_study()
     top = max(trial.value or 0.0 for trial in study.trials if trial.state == TrialState.COMPLETE)
     study.add_trial(create_trial(value=top))
     found = lines(tmp_path, capsys, "--study", "tiny")

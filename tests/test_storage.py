@@ -367,8 +367,8 @@ def test_waiting_trials_are_popped_once(url: str, storage: Storage, study_id: in
 
 def test_the_first_description_holds(url: str, storage: Storage, study_id: int) -> None:
     other = beside(url)
-    assert storage.describe_once(study_id, {"uid": "a"}) == {"uid": "a"}
-    assert other.describe_once(study_id, {"uid": "b"}) == {"uid": "a"}
+    assert storage.set_attrs_once(study_id, {"uid": "a"}) == {"uid": "a"}
+    assert other.set_attrs_once(study_id, {"uid": "b"}) == {"uid": "a"}
     other.engine.dispose()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 
-from hpsearch.search.opening import open_for_run
+from hpsearch.search.stored_study import open_for_run
 from hpsearch.study import load_study
 from support import STUDIES
 from support.command_line import Started, hpsearch, states, wait_for

@@ -39,7 +39,8 @@ from hpsearch import (
     points,
 )
 from hpsearch.search.pruners import intervals_of
-from hpsearch.training import EpochReport, Run, class_numbers, derive_seed, evaluate, load_weights, train
+from hpsearch.seeding import derive_seed
+from hpsearch.training import IntervalReport, Run, class_numbers, evaluate, load_weights, train
 
 SEED = 7
 PARAMS = {"lr": 0.05}
@@ -54,7 +55,7 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def without_seconds(reports: Iterable[EpochReport]) -> list[EpochReport]:
+def without_seconds(reports: Iterable[IntervalReport]) -> list[IntervalReport]:
     return [replace(report, seconds=0.0) for report in reports]
 
 
@@ -880,7 +881,7 @@ class TestDivergence:
         ],
     )
     def test_is_a_loss_that_is_not_finite(self, train_loss: float, validation_loss: float, diverged: bool) -> None:
-        report = EpochReport(
+        report = IntervalReport(
             interval=1,
             epoch=1.0,
             step=1,

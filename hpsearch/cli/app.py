@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from hpsearch import defaults
 from hpsearch.errors import HpsearchError
 from hpsearch.study_files import list_studies
 from hpsearch.text import brief
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEFAULT_STORAGE = "sqlite:///hpsearch.db"
 THREADS_SECONDS = 3.0
 
 
@@ -133,7 +133,7 @@ def _stored_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """Complete the name of a study in the storage."""
     from hpsearch.search.overview import stored_names
 
-    storage = ctx.params.get("storage") or os.environ.get("HPSEARCH_STORAGE", DEFAULT_STORAGE)
+    storage = ctx.params.get("storage") or defaults.default_storage()
     try:
         return [CompletionItem(name) for name in stored_names(storage) if name.startswith(incomplete)]
     except HpsearchError:
@@ -154,8 +154,8 @@ name_option = click.option(
 
 runs_option = click.option(
     "--runs",
-    envvar="HPSEARCH_RUNS",
-    default="runs",
+    envvar=defaults.RUNS_VARIABLE,
+    default=defaults.RUNS,
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder for weights, histories and resume points ($HPSEARCH_RUNS).",
@@ -166,8 +166,8 @@ def storage_options(function: F) -> F:
     """The options that say where studies and files are."""
     storage = click.option(
         "--storage",
-        envvar="HPSEARCH_STORAGE",
-        default=DEFAULT_STORAGE,
+        envvar=defaults.STORAGE_VARIABLE,
+        default=defaults.STORAGE,
         show_default=True,
         metavar="URL",
         help="The database: sqlite:///FILE, postgresql://… or mysql://… ($HPSEARCH_STORAGE).",
@@ -248,9 +248,9 @@ def run(**options: Any) -> int:
 
     The same command again goes on where it stopped, or says that nothing is left.
     """
-    from hpsearch.cli.running import run_study
+    from hpsearch.cli.run import RunOptions, run_study
 
-    return run_study(**options)
+    return run_study(RunOptions(**options))
 
 
 @cli.command()
@@ -260,7 +260,7 @@ def run(**options: Any) -> int:
 @storage_options
 def status(**options: Any) -> None:
     """Show what came of the studies so far."""
-    from hpsearch.cli.showing import show_status
+    from hpsearch.cli.status import show_status
 
     show_status(**options)
 
@@ -268,7 +268,7 @@ def status(**options: Any) -> None:
 @cli.command()
 def studies() -> None:
     """List the study files."""
-    from hpsearch.cli.showing import show_studies
+    from hpsearch.cli.studies import show_studies
 
     show_studies()
 
@@ -285,7 +285,7 @@ def enqueue(**options: Any) -> None:
 
     The next run takes it first, and draws what is not given: hpsearch enqueue --study lenet lr=0.01 optimizer=adam
     """
-    from hpsearch.cli.enqueueing import enqueue_trial
+    from hpsearch.cli.enqueue import enqueue_trial
 
     enqueue_trial(**options)
 
@@ -296,7 +296,7 @@ def enqueue(**options: Any) -> None:
 @click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
 def check(**options: Any) -> None:
     """Try a study out: space, grid, data, model, time."""
-    from hpsearch.cli.checking import check_study
+    from hpsearch.cli.check import check_study
 
     check_study(**options)
 
@@ -312,7 +312,7 @@ def report(**options: Any) -> int:
 
     summary.md, trials.csv (one row a trial), history.csv (one row an interval) and plots/.
     """
-    from hpsearch.cli.reporting import report_study
+    from hpsearch.cli.report import report_study
 
     return report_study(**options)
 
@@ -339,9 +339,9 @@ def compare(**options: Any) -> int:
 
     The same command again goes on where it stopped, or only writes the comparison again.
     """
-    from hpsearch.cli.comparing import compare_strategies
+    from hpsearch.cli.compare import CompareOptions, compare_strategies
 
-    return compare_strategies(**options)
+    return compare_strategies(CompareOptions(**options))
 
 
 @cli.command()
@@ -358,7 +358,7 @@ def compare(**options: Any) -> int:
 )
 def export(**options: Any) -> None:
     """Write a study's best configurations as JSON files."""
-    from hpsearch.cli.retraining import export_best
+    from hpsearch.cli.export import export_best
 
     export_best(**options)
 
@@ -383,9 +383,10 @@ def retrain(**options: Any) -> int:
     Confirms it on validation data under new seeds (several JSONs: picks the best mean), trains it from scratch on
     training and validation data, tests it once, and writes weights, a torch.export program and a model card.
     """
-    from hpsearch.cli.retraining import retrain as retrain_best
+    from hpsearch.cli.retrain import RetrainOptions
+    from hpsearch.cli.retrain import retrain as retrain_best
 
-    return retrain_best(**options)
+    return retrain_best(RetrainOptions(**options))
 
 
 @cli.command()

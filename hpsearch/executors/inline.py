@@ -10,7 +10,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.executors.protocol import Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
 from hpsearch.study import Study
-from hpsearch.training import EpochReport
+from hpsearch.training import IntervalReport
 
 
 class InlineExecutor:
@@ -22,7 +22,7 @@ class InlineExecutor:
         self._study = study
         self._data = data.without_test()
         self._task: Task | None = None
-        self._work: Generator[EpochReport, None, Outcome] | None = None
+        self._work: Generator[IntervalReport, None, Outcome] | None = None
         self._control = _Control(self._warn)
         self._events: list[Event] = []
         # As workers have, so that a trial is the same here, bit for bit.

@@ -23,6 +23,7 @@ from hpsearch.errors import DataDiffer, HpsearchError
 from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
+from hpsearch.interrupts import SIGNALS
 from hpsearch.study import Study, StudyFile, users_code
 
 POLL_SECONDS = 0.02
@@ -176,7 +177,7 @@ def _main(
     threads: int,
 ) -> None:
     """Run tasks as they come, in a worker process, until the supervisor is gone."""
-    for number in processes.SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)

@@ -21,11 +21,11 @@ from typing import Any
 import torch.multiprocessing
 
 from hpsearch.errors import CannotContinue, StudyFileError
+from hpsearch.interrupts import SIGNALS
 from hpsearch.study import StudyFile, load_study
 
 # What a trial needs besides: torch's optimisers import the last one when the first of them is made, a second's work.
 PRELOADED = ("torch.utils.tensorboard", "torch._dynamo")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAFE_PATH = "PYTHONSAFEPATH"
 START_ATTEMPTS = 5
 END_SECONDS = 5.0

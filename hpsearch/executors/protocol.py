@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from hpsearch.executors.task import Outcome, Task
-from hpsearch.training import EpochReport
+from hpsearch.training import IntervalReport
 
 Verdict = Literal["continue", "prune"]
 
@@ -14,7 +14,7 @@ class Reported:
     """A trial finished an interval and waits for a verdict before it may report the next."""
 
     number: int
-    report: EpochReport
+    report: IntervalReport
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,6 @@
 """One trial as a worker sees it: train a configuration, keep its best weights and an exact resume point.
 
-runs/<study>/<trial>/params.json     the configuration
-                     history.csv     one row per interval
-                     best.pt         the weights of the best interval, written when the trial ends
-                     last.pt         the resume point, removed by the supervisor once the trial's end is stored;
-                                     a failed trial keeps it
-                     events.out...   for TensorBoard
-                     .claim          who may write here (`fence`)
+The files it writes are those of `hpsearch.executors.trial_files`.
 """
 
 import csv
@@ -22,9 +16,10 @@ from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost
 from hpsearch.executors.fence import Fence
+from hpsearch.executors.trial_files import BEST_WEIGHTS, EVENTS, HISTORY, PARAMS, PREVIOUS_RESUME_POINT, RESUME_POINT
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
-from hpsearch.training import EpochReport, Run, train
+from hpsearch.training import IntervalReport, Run, train
 
 Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted", "lost"]
 
@@ -74,7 +69,7 @@ class Control(Protocol):
         """Tell the user something that does not end the trial."""
 
 
-def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator[EpochReport, None, Outcome]:
+def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator[IntervalReport, None, Outcome]:
     """Train a task to its end, yielding its reports, those before a resume point included; return the outcome.
 
     Training goes on into the next interval while the verdict on the last report is awaited, but nothing of it is
@@ -83,7 +78,7 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     # The user's code may leave the working folder.
     task = replace(task, folder=task.folder.absolute())
     try:
-        outcome = yield from _Worker(task, study, data, control).train()
+        outcome = yield from _Training(task, study, data, control).train()
     except TrialLost:
         return Outcome(reason="lost")
     except CannotContinue as error:
@@ -93,12 +88,12 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     return outcome
 
 
-class _Worker:
+class _Training:
     def __init__(self, task: Task, study: Study, data: Dataset, control: Control) -> None:
         self.task = task
         self.control = control
-        self.history: list[EpochReport] = []
-        self.best: EpochReport | None = None
+        self.history: list[IntervalReport] = []
+        self.best: IntervalReport | None = None
         self.best_weights: dict[str, Any] | None = None
         self.stopper = Stopper(study.early_stopping)
         self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
@@ -106,16 +101,16 @@ class _Worker:
             task.folder.mkdir(parents=True, exist_ok=True)
         self.fence = Fence(task.folder, task.identity, task.claim)
 
-    def train(self) -> Generator[EpochReport, None, Outcome]:
+    def train(self) -> Generator[IntervalReport, None, Outcome]:
         self.fence.enter()
         resume_point = self._resume_point()
         if resume_point is None:
             config = {"number": self.task.number, "params": self.task.params, "seed": self.task.seed}
             content = json.dumps(config, indent=2).encode()
-            checkpoint.write_atomically(self.task.folder / "params.json", content, guard=self.fence.held())
+            checkpoint.write_atomically(self.task.folder / PARAMS, content, guard=self.fence.held())
         else:
             for row in resume_point["history"]:
-                report = EpochReport(**dict(zip(_FIELDS, row, strict=True)))
+                report = IntervalReport(**dict(zip(_FIELDS, row, strict=True)))
                 self._remember(report)
                 yield report
                 self.control.verdict()
@@ -127,7 +122,7 @@ class _Worker:
                 return self._end(self.stopper.reason)
 
         with checkpoint.accessing(self.task.folder), self.fence.held():
-            for old in self.task.folder.glob("events.out.tfevents.*"):
+            for old in self.task.folder.glob(EVENTS):
                 old.unlink()
         with _Events(self.task.folder, self.task.params, self.history) as events:
             for report in train(self.run, self.control.stop):
@@ -146,12 +141,12 @@ class _Worker:
             return self._stopped(self.control.verdict())
         return self._end("budget")
 
-    def _remember(self, report: EpochReport) -> None:
+    def _remember(self, report: IntervalReport) -> None:
         self.history.append(report)
         if self.best is None or report.validation_accuracy > self.best.validation_accuracy:
             self.best = report
 
-    def _save(self, report: EpochReport) -> None:
+    def _save(self, report: IntervalReport) -> None:
         """Write the resume point, which holds the best weights too, then what can be restored from it."""
         if report is self.best:
             self.best_weights = _copied(self.run.model.state_dict())
@@ -160,7 +155,7 @@ class _Worker:
 
     def _save_history(self) -> None:
         # The resume point holds it too, durably.
-        path = self.task.folder / "history.csv"
+        path = self.task.folder / HISTORY
         checkpoint.write_atomically(path, _csv(self.history), durable=False, guard=self.fence.held())
 
     def _save_best(self) -> None:
@@ -174,7 +169,7 @@ class _Worker:
             "validation_accuracy": self.best.validation_accuracy,
             "identity": self.task.identity,
         }
-        checkpoint.save(self.task.folder / BEST, best, guard=self.fence.held())
+        checkpoint.save(self.task.folder / BEST_WEIGHTS, best, guard=self.fence.held())
 
     def _save_resume_point(self, outcome: Outcome | None) -> None:
         """Replace the resume point, the one before kept beside it in case this one is damaged."""
@@ -188,10 +183,10 @@ class _Worker:
             "outcome": asdict(outcome) if outcome else None,
         }
         folder = self.task.folder
-        checkpoint.save(folder / LAST, state, previous=folder / PREVIOUS, guard=self.fence.held())
+        checkpoint.save(folder / RESUME_POINT, state, previous=folder / PREVIOUS_RESUME_POINT, guard=self.fence.held())
 
     def _resume_point(self) -> dict[str, Any] | None:
-        for name in (LAST, PREVIOUS):
+        for name in (RESUME_POINT, PREVIOUS_RESUME_POINT):
             with checkpoint.accessing(self.task.folder / name):
                 state = checkpoint.load_or_none(self.task.folder / name, self.control.warn)
             if state is not None and state["identity"] == self.task.identity:
@@ -227,21 +222,10 @@ class _Worker:
         )
 
 
-def remove_resume_points(folder: Path, *, failed: bool = False) -> None:
-    """Remove what a trial that has ended needs no more. Raises FilesUnavailable.
-
-    What a failed trial had learned is in its resume point alone, which is kept.
-    """
-    for name in (PREVIOUS,) if failed else (LAST, PREVIOUS):
-        with checkpoint.accessing(folder / name):
-            (folder / name).unlink(missing_ok=True)
+_FIELDS = tuple(IntervalReport.__dataclass_fields__)
 
 
-BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
-_FIELDS = tuple(EpochReport.__dataclass_fields__)
-
-
-def _csv(history: list[EpochReport]) -> bytes:
+def _csv(history: list[IntervalReport]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_FIELDS)
@@ -253,7 +237,7 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def _diverged(report: EpochReport) -> str:
+def _diverged(report: IntervalReport) -> str:
     return (
         f"diverged in interval {report.interval}: training loss {report.train_loss:g}, "
         f"validation loss {report.validation_loss:g}; a smaller step size may help"
@@ -267,7 +251,7 @@ class _Events:
     trials; with it, those that the first one happens not to have would be missing.
     """
 
-    def __init__(self, folder: Path, params: dict[str, Any], history: list[EpochReport]) -> None:
+    def __init__(self, folder: Path, params: dict[str, Any], history: list[IntervalReport]) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
@@ -291,7 +275,7 @@ class _Events:
                 self._writer._get_file_writer().add_summary(self._end)
             self._writer.close()
 
-    def add(self, report: EpochReport) -> None:
+    def add(self, report: IntervalReport) -> None:
         self._best = max(self._best, report.validation_accuracy)
         for tag, value in (
             ("loss/train", report.train_loss),

@@ -3,6 +3,6 @@
 Reads the database and the run folders; changes neither.
 """
 
-from hpsearch.results.study import Results, open_results
+from hpsearch.results.results import Results, open_results
 
 __all__ = ["Results", "open_results"]

@@ -21,8 +21,9 @@ from torch import nn
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Examples, Split
 from hpsearch.errors import UsageError
+from hpsearch.executors.trial_files import PARAMS
 from hpsearch.models import gradient_norms
-from hpsearch.results.study import Results
+from hpsearch.results.results import Results
 from hpsearch.training import Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -163,7 +164,7 @@ def start_gradients(results: Results, number: int) -> dict[str, float]:
     The trial's start is built anew from its params and seed; the gradient is that of all the training data.
     Raises UsageError if the trial's folder is gone, or the data are not in memory.
     """
-    file = results.opened.folder / str(number) / "params.json"
+    file = results.stored.trial_folder(number) / PARAMS
     if not file.exists():
         raise UsageError(f"trial {number} has no {file}, which tells its start: run the study again, or give --runs")
     config = json.loads(file.read_text())

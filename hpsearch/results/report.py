@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 
 from hpsearch.checkpoint import write_atomically
 from hpsearch.errors import UsageError, last_line
-from hpsearch.results import markdown, plots
+from hpsearch.results import markdown, report_plots
 from hpsearch.results.figures import write_figure
-from hpsearch.results.study import Results
-from hpsearch.results.tables import distributions
-from hpsearch.search.opening import FINGERPRINT, NOTE
+from hpsearch.results.results import Results
+from hpsearch.results.tables import best_frame, distributions
+from hpsearch.search.stored_study import FINGERPRINT, NOTE
 from hpsearch.study import locate
 
 # PED-ANOVA compares the best tenth of the complete trials with all of them, and asks for five in that tenth.
 FEW_TRIALS = 50
-BEST = 10
 
 ENDINGS = {
     "budget": "trained to the last epoch",
@@ -45,7 +44,7 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
     trials, history = results.trials, results.history
     if trials.empty:
         raise UsageError(
-            f"study {results.opened.name} has no trials yet: hpsearch run --study {results.study_file.name}"
+            f"study {results.stored.name} has no trials yet: hpsearch run --study {results.study_file.name}"
         )
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     errors = trials["error"].map(lambda error: last_line(error) if isinstance(error, str) else None)
@@ -76,7 +75,7 @@ def importances_of(results: Results) -> dict[str, float]:
         with warnings.catch_warnings():
             # PED-ANOVA warns where trials are few; the page says how many there are.
             warnings.simplefilter("ignore")
-            return optuna.importance.get_param_importances(results.opened.optuna_study())
+            return optuna.importance.get_param_importances(results.stored.optuna_study())
     # What Optuna raises for data it cannot use is not documented, and differs by what is wrong with them.
     except Exception:
         return {}
@@ -94,12 +93,6 @@ def endings_frame(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 def _rank(reason: str) -> int:
     return list(ENDINGS).index(reason) if reason in ENDINGS else len(ENDINGS)
-
-
-def best_frame(trials: pd.DataFrame, count: int = BEST) -> pd.DataFrame:
-    """Return the `count` best complete trials, the earliest of equals first."""
-    complete = trials[trials["state"] == "complete"]
-    return complete.sort_values("value", ascending=False, kind="stable").head(count)
 
 
 def _own_figures(results: Results) -> tuple[dict[str, tuple[Figure, str]], list[str]]:
@@ -127,10 +120,10 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
     history = results.history[results.history["validation_accuracy"].astype(float).abs() != float("inf")]
     if trials.empty:
         return {}
-    space = distributions(results.opened)
+    space = distributions(results.stored)
     found = {
         "optimisation": (
-            plots.plot_optimisation(trials),
+            report_plots.plot_optimisation(trials),
             "Each trial's best validation accuracy in the order of their numbers; a pruned trial's is what it had "
             "reached.",
         )
@@ -138,37 +131,37 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
     if len(history):
         best = None if (trials["state"] != "complete").all() else results.best
         found["learning_curves"] = (
-            plots.plot_learning_curves(trials, history, best),
+            report_plots.plot_learning_curves(trials, history, best),
             "Validation accuracy while training, a line a trial; a cross is where a trial was pruned. On the right the "
             "upper end alone.",
         )
     if importances:
         found["importances"] = (
-            plots.plot_importances(importances),
+            report_plots.plot_importances(importances),
             "How much of the difference between good trials and the rest goes with each parameter (PED-ANOVA).",
         )
     if (trials["state"] == "complete").any() and space:
         found["parallel"] = (
-            plots.plot_parallel(trials, space),
+            report_plots.plot_parallel(trials, space),
             "Complete trials across the parameters, coloured by rank; the best is black. Where a condition leaves a "
             "parameter out, the line runs below the axis.",
         )
         found["slices"] = (
-            plots.plot_slices(trials, space),
+            report_plots.plot_slices(trials, space),
             "Complete trials, parameter by parameter; the darker, the later.",
         )
     if trials["ended"].notna().any():
         found["timeline"] = (
-            plots.plot_timeline(trials),
+            report_plots.plot_timeline(trials),
             "When each trial was trained, from its start to its end, interruptions included.",
         )
     return found
 
 
 def _page(results: Results, importances: dict[str, float], captions: dict[str, str], command: str) -> str:
-    opened, trials = results.opened, results.trials
+    stored, trials = results.stored, results.trials
     parts = [
-        f"# {opened.name}",
+        f"# {stored.name}",
         ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
         _overview(results),
         f"## Best trials\n\n{_best(trials)}",
@@ -183,7 +176,7 @@ def _page(results: Results, importances: dict[str, float], captions: dict[str, s
 
 
 def _overview(results: Results) -> str:
-    attrs = results.opened.storage.get_study_user_attrs(results.opened.study_id)
+    attrs = results.stored.user_attrs()
     fingerprint = attrs.get(FINGERPRINT, {})
     data = fingerprint.get("data", {})
     counts = results.trials["state"].value_counts()
@@ -194,7 +187,7 @@ def _overview(results: Results) -> str:
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
         *((("note", note),) if (note := attrs.get(NOTE)) else ()),
-        ("seed", str(results.opened.seed)),
+        ("seed", str(results.stored.seed)),
         *_how_it_was_run(results),
         *((f"`{name}`", text) for name, text in fingerprint.get("space", {}).items()),
     ]
@@ -208,7 +201,7 @@ def _every(results: Results) -> str:
 
 def _how_it_was_run(results: Results) -> list[tuple[str, str]]:
     """Return the page's rows on the runs that made the study, where they are known."""
-    runs = results.opened.runs()
+    runs = results.stored.runs()
     found = [(name, list(dict.fromkeys(str(run[name]) for run in runs))) for name in ("sampler", "pruner")]
     places = (f"{run['machine']}; {markdown.count(run['workers'], 'worker')}, on {run['device']}" for run in runs)
     found += [("machine", list(dict.fromkeys(places))), ("versions", list(dict.fromkeys(r["versions"] for r in runs)))]

@@ -22,9 +22,10 @@ from torch.utils.data import ConcatDataset
 from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
-from hpsearch.results.export import Configuration
+from hpsearch.results.configurations import Configuration
+from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
-from hpsearch.training import EVALUATION_BATCH, EpochReport, Run, class_numbers, derive_seed, take, train
+from hpsearch.training import EVALUATION_BATCH, IntervalReport, Run, class_numbers, take, train
 
 RETRIES = 2
 # Below so many seeds nothing is said of luck; a seed is lucky where fewer than this share of others are as good.
@@ -38,7 +39,7 @@ def confirm(
     folder: Path,
     *,
     device: str,
-    reported: Callable[[int, int, EpochReport], None],
+    reported: Callable[[int, int, IntervalReport], None],
     ended: Callable[[int, int, Outcome], None],
 ) -> pd.DataFrame:
     """Train each configuration under `seeds` new seeds, as in the search; return one row a training.
@@ -177,14 +178,14 @@ def joined(data: Dataset) -> Dataset:
     return Dataset(train=train, validation=data.validation, test=None, classes=data.classes, note=data.note)
 
 
-def train_finally(
+def train_final_model(
     study: Study,
     configuration: Configuration,
     data: Dataset,
     intervals: int,
     *,
     device: str,
-    reported: Callable[[EpochReport, int], None],
+    reported: Callable[[IntervalReport, int], None],
 ) -> Run:
     """Train on training and validation data for `intervals` intervals, from the trial's own seed, and return the run.
 

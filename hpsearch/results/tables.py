@@ -4,15 +4,19 @@ import contextlib
 import gc
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.search.opening import OpenStudy
-from hpsearch.search.overview import FACTS, facts_of
+from hpsearch.executors.trial_files import HISTORY
+from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.trial_record import DIVERGED, RECORDED, TrialRecord, has_diverged
 
+# How many trials a report shows as the best.
+BEST_TRIALS = 10
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -22,16 +26,16 @@ STATES = {
 }
 
 
-def trials_frame(opened: OpenStudy) -> pd.DataFrame:
+def trials_frame(stored: StoredStudy) -> pd.DataFrame:
     """Return one row a trial, indexed by number: state, value, how and when it ended, and `params.*`.
 
     A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
     """
     with _without_collection():
-        trials = opened.optuna_study().get_trials(deepcopy=False)
+        trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [_trial_row(trial) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
-    columns = ["number", "state", "value", *FACTS, "started", "ended", *params]
+    columns = ["number", "state", "value", *RECORDED, "started", "ended", *params]
     return pd.DataFrame(rows, columns=columns).set_index("number")
 
 
@@ -50,30 +54,36 @@ def _without_collection() -> Iterator[None]:
 def _trial_row(trial: FrozenTrial) -> dict[str, object]:
     return {
         "number": trial.number,
-        "state": "diverged" if trial.user_attrs.get("reason") == "diverged" else STATES[trial.state],
+        "state": DIVERGED if has_diverged(trial) else STATES[trial.state],
         "value": trial.value,
-        **facts_of(trial),
+        **asdict(TrialRecord.of(trial)),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
         **{f"params.{name}": value for name, value in trial.params.items()},
     }
 
 
-def history_frame(opened: OpenStudy) -> pd.DataFrame:
+def best_frame(trials: pd.DataFrame, count: int = BEST_TRIALS) -> pd.DataFrame:
+    """Return the `count` best complete trials, the earliest of equals first."""
+    complete = trials[trials["state"] == "complete"]
+    return complete.sort_values("value", ascending=False, kind="stable").head(count)
+
+
+def history_frame(stored: StoredStudy) -> pd.DataFrame:
     """Return one row an interval that was reported: trial number, interval, validation accuracy (from the database).
 
     What the trials' `history.csv` hold besides (epoch, step, losses, training accuracy, learning rate, seconds) is
     joined to it, and missing where a file is gone.
     """
-    trials = opened.optuna_study().get_trials(deepcopy=False)
+    trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [
         (trial.number, interval, accuracy)
         for trial in trials
         for interval, accuracy in sorted(trial.intermediate_values.items())
     ]
-    stored = pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
-    rest = _history_files({trial.number: opened.folder / str(trial.number) for trial in trials})
-    return stored.merge(
+    reports = pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
+    rest = _history_files({trial.number: stored.trial_folder(trial.number) for trial in trials})
+    return reports.merge(
         rest.drop(columns="validation_accuracy", errors="ignore"), on=["number", "interval"], how="left"
     )
 
@@ -83,7 +93,7 @@ def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:
     lines: dict[str, list[str]] = {}
     for number, folder in folders.items():
         try:
-            header, *rows = (folder / "history.csv").read_text().splitlines()
+            header, *rows = (folder / HISTORY).read_text().splitlines()
         except (OSError, ValueError):
             continue
         lines.setdefault(header, []).extend(f"{number},{row}" for row in rows)
@@ -97,7 +107,7 @@ def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:
     )
 
 
-def distributions(opened: OpenStudy) -> dict[str, BaseDistribution]:
+def distributions(stored: StoredStudy) -> dict[str, BaseDistribution]:
     """Return the distribution of every parameter that a trial of the study has, in the order of their appearance."""
-    trials = opened.optuna_study().get_trials(deepcopy=False)
+    trials = stored.optuna_study().get_trials(deepcopy=False)
     return {name: found for trial in trials for name, found in trial.distributions.items()}

@@ -1,1 +1,19 @@
-"""The search: Optuna behind one supervisor. Only this package, and what stands on it, imports Optuna."""
+"""The search itself, on Optuna: samplers, pruners, the stored study, and the supervisor that runs it.
+
+Names load when first used: what only looks at a database need not wait for torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpsearch.search.search import Search, run
+
+__all__ = ["Search", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hpsearch.search' has no attribute {name!r}")
+    from hpsearch.search import search
+
+    return getattr(search, name)

@@ -1,7 +1,7 @@
 """Strategies side by side: each strategy under each seed is a study of its own, and all train equally many epochs.
 
 A pair of a strategy and a seed trains one trial at a time, so that it is the same study whenever it is run. This
-module says which pairs there are and trains one; `hpsearch.search.pairs` trains several at once.
+module says which pairs there are and trains one; `hpsearch.search.pair_processes` trains several at once.
 """
 
 import random
@@ -13,19 +13,20 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from hpsearch.datasets import Dataset, length
+from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
-from hpsearch.executors import InlineExecutor, Outcome, Task
+from hpsearch.executors import Outcome, Task
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.opening import FINGERPRINT, OpenStudy, check_name, open_for_run, open_to_read
+from hpsearch.search.observer import Observer
 from hpsearch.search.owner import Owner
-from hpsearch.search.pruners import make_pruner, most_intervals
-from hpsearch.search.samplers import fixed_points, make_sampler
+from hpsearch.search.search import Finished, Loaded, Search, run
 from hpsearch.search.storage import Storage
-from hpsearch.search.supervisor import End, Limits, Observer, Supervisor, trained_intervals
-from hpsearch.space import Space, describe
-from hpsearch.study import Recipe, Steps, Study, StudyFile
-from hpsearch.training import EpochReport
+from hpsearch.search.stored_study import FINGERPRINT, StoredStudy, check_name, open_for_run, open_to_read
+from hpsearch.search.strategy import Strategy
+from hpsearch.search.supervisor import Limits
+from hpsearch.search.trial_record import trained_intervals
+from hpsearch.study import Steps, Study, StudyFile
+from hpsearch.training import IntervalReport
 
 WALL_SECONDS = "hpsearch:wall_seconds"
 
@@ -39,15 +40,20 @@ class Pair:
     repeat: int
     seed: int
 
-    @property
-    def sampler(self) -> str:
-        """The sampler and its options."""
-        return self.strategy.partition("+")[0]
 
-    @property
-    def pruner(self) -> str:
-        """The pruner and its options."""
-        return self.strategy.partition("+")[2] or "none"
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What all pairs have in common: where they are stored, and the `budget` of intervals that each trains.
+
+    `workers` pairs are trained at a time.
+    """
+
+    study_file: StudyFile
+    storage: str
+    runs: Path
+    budget: int
+    device: str = "cpu"
+    workers: int = 1
 
 
 def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -> list[Pair]:
@@ -61,11 +67,9 @@ def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -
     if not strategies:
         raise UsageError("--strategies names none: give for example random,tpe,gp+asha")
     for strategy in strategies:
-        pair = Pair(name=name, strategy=strategy, repeat=1, seed=seed)
-        make_sampler(pair.sampler, seed)
-        make_pruner(pair.pruner)
-        if fixed_points(pair.sampler, study) == []:
-            raise UsageError(f"strategy {strategy}: {pair.sampler} has no trials of its own; leave it out")
+        parsed = Strategy.parse(strategy)
+        if parsed.points(study) == []:
+            raise UsageError(f"strategy {strategy}: {parsed.sampler} has no trials of its own; leave it out")
         if strategies.count(strategy) > 1:
             raise UsageError(f"strategy {strategy} is named twice in --strategies; --repeats gives it more seeds")
     return [
@@ -91,114 +95,107 @@ def budget_of(study: Study, epochs: int) -> int:
 
 def epochs_of(study: Study) -> list[int]:
     """Return the numbers of epochs that trials can have, over the space, the smallest first."""
-    found = set()
-
-    def recipe(space: Space) -> Recipe:
-        drawn = study.trace(space)
-        found.add(drawn.epochs or study.epochs)
-        return drawn
-
-    describe(recipe)
-    return sorted(found)
+    epochs: set[int] = set()
+    study.explore(lambda space, recipe: epochs.add(recipe.epochs or study.epochs))
+    return sorted(epochs)
 
 
-def trained(opened: OpenStudy) -> tuple[int, float]:
+def trained(stored: StoredStudy) -> tuple[int, float]:
     """Return how many intervals the trials of a study have trained, and the best validation accuracy after any."""
-    trials = opened.optuna_study().get_trials(deepcopy=False)
+    trials = stored.optuna_study().get_trials(deepcopy=False)
     best = max((accuracy for trial in trials for accuracy in trial.intermediate_values.values()), default=0.0)
     return sum(map(trained_intervals, trials)), best
 
 
-def trained_already(
-    pairs: Sequence[Pair], url: str, study_file: StudyFile, data: Dataset, runs: Path, budget: int
-) -> dict[Pair, int]:
+def trained_already(pairs: Sequence[Pair], comparison: Comparison, data: Dataset) -> dict[Pair, int]:
     """Return the intervals that each pair trained in earlier runs, creating the database where there is none.
 
-    Raises UsageError if a pair was made from another space or data set, or trained more than `budget` intervals.
+    Raises UsageError if a pair was made from another space or data set, or trained more than the budget's intervals.
     """
+    url, runs = comparison.storage, comparison.runs
     studies = {study.study_name: study for study in Storage(url, Owner.this_process()).get_all_studies()}
-    now = describe_study(study_file, data, 0)
-    found = dict.fromkeys(pairs, 0)
+    now = describe_study(comparison.study_file, data, 0)
+    intervals = dict.fromkeys(pairs, 0)
     for pair in pairs:
         if pair.name not in studies:
             continue
         before = studies[pair.name].user_attrs.get(FINGERPRINT)
         if before is None or differences(before, {**now, "seed": pair.seed}):
             # This has the words for what is different.
-            open_for_run(url, study_file, data, name=pair.name, seed=pair.seed, runs=runs)
-        found[pair], _ = trained(open_to_read(url, pair.name, runs))
-        if found[pair] > budget:
+            open_for_run(url, comparison.study_file, data, name=pair.name, seed=pair.seed, runs=runs)
+        intervals[pair], _ = trained(open_to_read(url, pair.name, runs))
+        if intervals[pair] > comparison.budget:
             raise UsageError(
-                f"{pair.name} has trained {found[pair]} intervals already, more than the budget of {budget}: "
-                f"give a larger --epoch-budget or another --name"
+                f"{pair.name} has trained {intervals[pair]} intervals already, more than the budget of "
+                f"{comparison.budget}: give a larger --epoch-budget or another --name"
             )
-    return found
+    return intervals
 
 
 def train_pair(
     pair: Pair,
-    opened: OpenStudy,
-    study: Study,
+    comparison: Comparison,
     data: Dataset,
-    budget: int,
     *,
-    device: str = "cpu",
     reported: Callable[[float], None] = lambda accuracy: None,
     message: Callable[[str], None] = lambda text: None,
-) -> End:
-    """Train a pair, from where it stands, until `budget` intervals or its grid are used up; return why it ended.
+) -> Finished:
+    """Train a pair, from where it stands, until the budget or its grid is used up.
 
     `reported` is told the validation accuracy after each interval, `message` what the user should know.
     """
-    grid = fixed_points(pair.sampler, study)
-    if grid is not None:
+    study_file, budget = comparison.study_file, comparison.budget
+    strategy = Strategy.parse(pair.strategy)
+    points = strategy.points(study_file.study)
+    if points is not None:
         # The budget may end before the grid does, whose own order would leave whole regions out.
-        random.Random(pair.seed).shuffle(grid)
-    observer = _Observer(opened, reported, message)
-    executor = InlineExecutor(study, data)
+        random.Random(pair.seed).shuffle(points)
+    search = Search(
+        study_file=study_file,
+        strategy=strategy,
+        # Every finished trial has trained at least one interval.
+        limits=Limits(n_trials=budget, intervals=budget, keep_best=1),
+        name=pair.name,
+        storage=comparison.storage,
+        runs=comparison.runs,
+        seed=pair.seed,
+        points=points,
+        device=comparison.device,
+    )
+    observer = _Observer(reported, message)
     try:
-        return Supervisor(
-            opened,
-            study,
-            executor,
-            observer,
-            # Every finished trial has trained at least one interval.
-            Limits(n_trials=budget, intervals=budget, keep_best=1),
-            sampler=make_sampler(pair.sampler, pair.seed, study),
-            pruner=make_pruner(pair.pruner, most_intervals(study, length(data.train)), pair.seed),
-            examples=length(data.train),
-            grid=grid,
-            device=device,
-        ).run()
+        return run(search, Loaded.from_data(search, data), observer, processes=comparison.workers)
     finally:
-        executor.close()
         observer.store_seconds()
 
 
 class _Observer(Observer):
     """Passes on what is new, and keeps in the study how many seconds its runs have taken together."""
 
-    def __init__(self, opened: OpenStudy, reported: Callable[[float], None], message: Callable[[str], None]) -> None:
-        self._opened = opened
+    def __init__(self, reported: Callable[[float], None], message: Callable[[str], None]) -> None:
         self._reported = reported
         self._message = message
-        self._seconds = opened.storage.get_study_user_attrs(opened.study_id).get(WALL_SECONDS, 0.0)
+        self._stored: StoredStudy | None = None
+        self._seconds = 0.0
         self._since = time.monotonic()
         self._known = 0
 
+    def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
+        self._stored = stored
+        self._seconds = stored.user_attrs().get(WALL_SECONDS, 0.0)
+
     def store_seconds(self) -> None:
+        if self._stored is None:
+            return
         now = time.monotonic()
         self._seconds += now - self._since
         self._since = now
-        self._opened.storage.set_study_user_attr(self._opened.study_id, WALL_SECONDS, self._seconds)
-
-    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
-        pass
+        self._stored.storage.set_study_user_attr(self._stored.study_id, WALL_SECONDS, self._seconds)
 
     def started(self, task: Task, intervals_before: int) -> None:
         self._known = intervals_before
 
-    def reported(self, number: int, report: EpochReport) -> None:
+    def reported(self, number: int, report: IntervalReport) -> None:
         if report.interval > self._known:
             self._known = report.interval
             self._reported(report.validation_accuracy)
@@ -206,11 +203,5 @@ class _Observer(Observer):
     def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
         self.store_seconds()
 
-    def released(self, number: int) -> None:
-        pass
-
     def message(self, text: str) -> None:
         self._message(text)
-
-    def tick(self) -> None:
-        pass

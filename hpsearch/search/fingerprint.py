@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from hpsearch.datasets import Dataset, fingerprint
-from hpsearch.space import Choice, Space, describe
+from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
 
 FUNCTIONS = (ast.Lambda, ast.FunctionDef)
@@ -29,19 +29,17 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     built: dict[str, set[str]] = {part: set() for part in PARTS}
     names: dict[str, set[str]] = {part: set() for part in PARTS}
 
-    def recipe(space: Space) -> Recipe:
-        drawn = study.trace(space)
+    def look(space: Space, recipe: Recipe) -> None:
         # What is built at points of a grid would depend on the grid, which does not change what a trial is.
         if not all(isinstance(p, Choice) or space.params[p.name] in (p.low, p.high) for p in space.parameters.values()):
-            return drawn
+            return
         for part in PARTS:
-            value = getattr(drawn, part)
+            value = getattr(recipe, part)
             built[part].add(_text(value))
             names[part].add(_name(value))
-        return drawn
 
     with users_code(study_file.path):
-        described = describe(recipe)
+        described = study.explore(look)
     training = {
         "epochs": str(study.epochs),
         "interval": str(study.interval),

@@ -14,8 +14,8 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from hpsearch.search.view import length_of, value_at_share
-from hpsearch.training import derive_seed
+from hpsearch.search.study_view import length_of, value_at_share
+from hpsearch.seeding import derive_seed
 
 
 def rungs_of(min_resource: int, reduction_factor: int, longest: int) -> list[int]:

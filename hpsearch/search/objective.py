@@ -15,11 +15,11 @@ import optuna
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
-from hpsearch.executors.task import remove_resume_points
-from hpsearch.search.space import TrialSpace
-from hpsearch.search.supervisor import attrs_of, final_value
+from hpsearch.executors.trial_files import remove_resume_points, trial_folder
+from hpsearch.search.trial_record import attrs_of, final_value
+from hpsearch.search.trial_space import TrialSpace
+from hpsearch.seeding import trial_seed
 from hpsearch.study import Study
-from hpsearch.training import derive_seed
 
 
 def make_objective(
@@ -45,8 +45,8 @@ def make_objective(
         task = Task(
             number=trial.number,
             params=space.params,
-            seed=derive_seed(seed, "trial", trial.number),
-            folder=folder / str(trial.number),
+            seed=trial_seed(seed, trial.number),
+            folder=trial_folder(folder, trial.number),
             identity=f"{trial.study.study_name}/{trial.number}",
             device=device,
         )

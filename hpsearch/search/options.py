@@ -43,7 +43,19 @@ _TYPES: dict[type, tuple[Any, str]] = {
 }
 
 
-def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tuple[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Named:
+    """A sampler or pruner by name, with the options that were given; `text` is how they were."""
+
+    name: str
+    options: Mapping[str, Any]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> Named:
     """Return the name and the options in `text`; `known` gives for each name a function with its options.
 
     Values are read as JSON where they can be (`5`, `0.1`, `true`, `null`), else as strings. Raises UsageError for an
@@ -68,7 +80,7 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> tupl
         if Rest in typing.get_args(hints[option]):
             value, tail = f"{value},{tail}".rstrip(","), ""
         options[option] = _check(f"{kind} {name}: {option}", read_value(value), hints[option])
-    return name, options
+    return Named(name, options, text)
 
 
 def read_value(text: str) -> Any:

@@ -3,6 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
 
 from hpsearch.errors import StorageUnavailable, TrialLost
 from hpsearch.search.heartbeat import Heartbeat
@@ -12,7 +14,10 @@ FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
 
 
-class Outbox:
+W = TypeVar("W")
+
+
+class Outbox(Generic[W]):
     """Writes to a database in order, each until it succeeds, without ever waiting for the database to come back.
 
     Once a call has failed, `heartbeat` finds out in its thread whether the database answers again; until it does
@@ -24,16 +29,22 @@ class Outbox:
         storage: Storage,
         heartbeat: Heartbeat,
         seconds: float,
+        *,
+        write: Callable[[W], None],
         say: Callable[[str], None],
         lose: Callable[[int | None], None],
     ) -> None:
-        """Give up once the database has been away for `seconds`; `say` what goes on, `lose` trials that others have."""
+        """Give up once the database has been away for `seconds`; `say` what goes on, `lose` trials that others have.
+
+        `write` does a write, and must be safe to repeat.
+        """
         self._storage = storage
         self._heartbeat = heartbeat
         self._seconds = seconds
+        self._write = write
         self._say = say
         self._lose = lose
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[W] = deque()
         self._away_since: float | None = None
         self._failed_at = self._next_attempt = 0.0
         self._delay = FIRST_DELAY_SECONDS
@@ -44,8 +55,8 @@ class Outbox:
         """Whether the database did not answer when it was last asked."""
         return self._away_since is not None
 
-    def append(self, write: Callable[[], None]) -> None:
-        """Have `write` done by `flush`, after all that was appended before. It must be safe to repeat."""
+    def append(self, write: W) -> None:
+        """Have a write done by `flush`, after all that was appended before."""
         self._waiting.append(write)
 
     def flush(self) -> bool:
@@ -53,7 +64,7 @@ class Outbox:
         if self.away and not self._may_try():
             return False
         while self._waiting:
-            if not self.attempt(self._waiting[0]):
+            if not self.attempt(partial(self._write, self._waiting[0])):
                 return False
             self._waiting.popleft()
         return True

@@ -17,9 +17,11 @@ from sqlalchemy.orm import Session
 from hpsearch.errors import UsageError
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage, shown
+from hpsearch.search.trial_record import DIVERGED
 
 _REASON = models.TrialUserAttributeModel
-_DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == '"diverged"')
+# As `has_diverged` says of one trial.
+_DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == f'"{DIVERGED}"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,39 +142,3 @@ def _trials(storage: Storage, query: Select[Any]) -> list[FrozenTrial]:
     with Session(storage.engine) as session:
         found = session.scalars(query).all()
     return [storage.get_trial(int(trial_id)) for trial_id in found]
-
-
-# What a finished trial is stored with, and what its value may be.
-FACTS: dict[str, tuple[type, ...]] = {
-    "best_value": (int, float),
-    "best_interval": (int,),
-    "intervals": (int,),
-    "reason": (str,),
-    "seconds": (int, float),
-    "parameters": (int,),
-    "retries": (int,),
-    "error": (str,),
-}
-_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-def facts_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what `FACTS` names for a trial, None where unknown.
-
-    Where another tool finished the trial, they follow from its value, its reports (the higher the better) and times.
-    """
-    stored = {name: value for name, value in trial.user_attrs.items() if isinstance(value, FACTS.get(name, ()))}
-    found = dict.fromkeys(FACTS) | stored
-    if not trial.state.is_finished() or found["intervals"] is not None:
-        return found
-    reports = {step: value for step, value in trial.intermediate_values.items() if value == value}
-    best = max(reports, key=lambda step: (reports[step], -step), default=None)
-    value = trial.values[0] if trial.state == TrialState.COMPLETE and len(trial.values) == 1 else None
-    derived = {
-        "best_value": reports.get(best) if value is None and best is not None else value,
-        "best_interval": best,
-        "intervals": len(reports),
-        "reason": _REASONS[trial.state],
-        "seconds": trial.duration.total_seconds() if trial.duration is not None else None,
-    }
-    return found | {name: fact for name, fact in derived.items() if found[name] is None}

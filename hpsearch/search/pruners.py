@@ -15,9 +15,8 @@ from optuna.trial import FrozenTrial
 
 from hpsearch.errors import UsageError
 from hpsearch.search.halving import Hyperband, SuccessiveHalving, bracket_weights, brackets, rungs_of
-from hpsearch.search.options import Positive, Range, Rest, Whole, parse
-from hpsearch.search.view import StudyView, aligned, length_of
-from hpsearch.space import Space, describe
+from hpsearch.search.options import Named, Positive, Range, Rest, Whole, parse
+from hpsearch.search.study_view import StudyView, aligned, length_of
 from hpsearch.study import Recipe, Steps, Study
 from hpsearch.training import steps_per_epoch
 
@@ -119,7 +118,7 @@ def _patient(
     min_delta: Annotated[float, Range(0)] = 0.0,
     wrapped: Rest | None = None,
 ) -> BasePruner:
-    inner = None if wrapped is None else make_pruner(wrapped, about.intervals, about.seed)
+    inner = None if wrapped is None else make_pruner(parse_pruner(wrapped), about.intervals, about.seed)
     return optuna.pruners.PatientPruner(inner, patience, min_delta)
 
 
@@ -150,26 +149,38 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 }
 
 
-def make_pruner(text: str, intervals: int = UNKNOWN, seed: int = 0) -> BasePruner:
-    """Return the pruner that `text` names, such as `median` or `median:n_warmup_steps=3`.
+def parse_pruner(text: str) -> Named:
+    """Return the pruner that `text` names, such as `median` or `median:n_warmup_steps=3`, with its options.
 
-    `intervals` is the most a trial of the study can have (`most_intervals`), `seed` the study's. Raises
-    UsageError for an unknown name or option, or an option's value that is not allowed.
+    Raises UsageError for an unknown name or option, or an option's value that is not allowed.
     """
-    name, options = parse("pruner", text, PRUNERS)
+    named = parse("pruner", text, PRUNERS)
+    make_pruner(named)
+    return named
+
+
+def make_pruner(named: Named, intervals: int = UNKNOWN, seed: int = 0) -> BasePruner:
+    """Return a pruner for a study with the given seed whose trials have at most so many `intervals`.
+
+    Raises UsageError for an option's value that is not allowed.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return PRUNERS[name](About(intervals=intervals, seed=seed), **options)
+            return PRUNERS[named.name](About(intervals=intervals, seed=seed), **named.options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"pruner {text!r}: {error}") from error
+        raise UsageError(f"pruner {named.text!r}: {error}") from error
 
 
-def canonical(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and all options, defaults included, of the pruner that `text` names."""
-    name, options = parse("pruner", text, PRUNERS)
-    parameters = list(inspect.signature(PRUNERS[name]).parameters.values())[1:]
-    return name, {parameter.name: parameter.default for parameter in parameters} | options
+def all_options(named: Named) -> dict[str, Any]:
+    """Return the options of a pruner, those not given at their defaults."""
+    parameters = list(inspect.signature(PRUNERS[named.name]).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters} | dict(named.options)
+
+
+def same_pruner(one: Named, other: Named) -> bool:
+    """Whether two pruners stop the same trials, however they are named."""
+    return one.name == other.name and all_options(one) == all_options(other)
 
 
 def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
@@ -183,21 +194,15 @@ def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
 def most_intervals(study: Study, examples: int) -> int:
     """Return the most intervals that a trial can have, over the space, with `examples` to train on."""
     found = [1]
-
-    def recipe(space: Space) -> Recipe:
-        drawn = study.trace(space)
-        found.append(intervals_of(drawn, study, examples))
-        return drawn
-
-    describe(recipe)
+    study.explore(lambda space, recipe: found.append(intervals_of(recipe, study, examples)))
     return max(found)
 
 
-def rung_plan(text: str, intervals: int) -> str | None:
-    """Return what the Hyperband pruner that `text` names is going to do, in a line; None for another pruner."""
-    name, options = parse("pruner", text, PRUNERS)
-    if name != "hyperband":
+def rung_plan(named: Named, intervals: int) -> str | None:
+    """Return what a Hyperband pruner is going to do, in a line; None for another pruner."""
+    if named.name != "hyperband":
         return None
+    options = named.options
     least, most = _resources(intervals, options.get("min_resource"), options.get("max_resource"))
     factor = options.get("reduction_factor", 3)
     plan = brackets(least, most, factor)

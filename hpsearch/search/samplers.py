@@ -17,12 +17,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
-from hpsearch.search.options import Positive, Range, Share, Whole, parse
-from hpsearch.search.space import distribution
-from hpsearch.search.view import StudyView, changed
+from hpsearch.search.options import Named, Positive, Range, Share, Whole, parse
+from hpsearch.search.study_view import StudyView, changed
+from hpsearch.search.trial_record import has_diverged
+from hpsearch.search.trial_space import distribution
+from hpsearch.seeding import derive_seed
 from hpsearch.space import Params, describe, grid_points
 from hpsearch.study import Study as Definition
-from hpsearch.training import derive_seed
 
 
 class PerTrialSampler(BaseSampler):
@@ -124,7 +125,7 @@ class _TPE(optuna.samplers.TPESampler):
 
 def _diverged_last(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial that diverged as one pruned before its first report: the lowest rank there is."""
-    if trial.user_attrs.get("reason") != "diverged":
+    if not has_diverged(trial):
         return trial
     return changed(trial, state=TrialState.PRUNED, intermediate_values={})
 
@@ -232,32 +233,40 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 }
 
 
-def make_sampler(text: str, seed: int, study: Definition | None = None) -> BaseSampler:
-    """Return the sampler that `text` names, such as `tpe` or `tpe:n_startup_trials=5`.
+def parse_sampler(text: str) -> Named:
+    """Return the sampler that `text` names, such as `tpe` or `tpe:n_startup_trials=5`, with its options.
 
-    `study` tells Sobol all the parameters there are. Raises UsageError for an unknown name or option, or an option's
-    value that is not allowed.
+    Raises UsageError for an unknown name or option, or an option's value that is not allowed.
     """
-    name, options = parse("sampler", text, SAMPLERS)
-    if name == "sobol":
+    named = parse("sampler", text, SAMPLERS)
+    make_sampler(named, 0)
+    return named
+
+
+def make_sampler(named: Named, seed: int, study: Definition | None = None) -> BaseSampler:
+    """Return a sampler. `study` tells Sobol all the parameters there are.
+
+    Raises UsageError for an option's value that is not allowed.
+    """
+    options = dict(named.options)
+    if named.name == "sobol":
         options["_base_seed"] = _seed32(seed)
         if study is not None:
             options["_space"] = {key: distribution(found.parameter) for key, found in describe(study.trace).items()}
-    make = partial(_quietly, SAMPLERS[name], options)
+    make = partial(_quietly, SAMPLERS[named.name], options)
     try:
         make(0)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"sampler {text!r}: {error}") from error
+        raise UsageError(f"sampler {named.text!r}: {error}") from error
     return PerTrialSampler(make, seed)
 
 
-def fixed_points(text: str, study: Definition) -> list[Params] | None:
+def fixed_points(named: Named, study: Definition) -> list[Params] | None:
     """Return the points that a sampler hands out, one to each new trial, or None where it draws them.
 
     Those of `manual` are none: it runs what is enqueued. Raises UsageError for a grid over a float without `grid=`.
     """
-    name, _ = parse("sampler", text, SAMPLERS)
-    return {"grid": lambda: grid_points(study.trace), "manual": list}.get(name, lambda: None)()
+    return {"grid": lambda: grid_points(study.trace), "manual": list}.get(named.name, lambda: None)()
 
 
 def _quietly(factory: Callable[..., BaseSampler], options: dict[str, Any], seed: int) -> BaseSampler:

@@ -227,7 +227,7 @@ class Storage(RDBStorage):
         super().check_trial_is_updatable(trial_id, found)
         return False
 
-    def describe_once(self, study_id: int, attrs: dict[str, Any]) -> dict[str, Any]:
+    def set_attrs_once(self, study_id: int, attrs: dict[str, Any]) -> dict[str, Any]:
         """Set the study's user attributes unless it has some of ours; return those that hold."""
         with self._locked(study_id) as session:
             rows = session.scalars(

@@ -1,38 +1,40 @@
 """The supervisor: one single-threaded event loop between the database and the executor.
 
-It claims trials, hands them out as tasks, writes down what comes back, prunes, and replaces what dies. It alone
-touches the database. Writes go through an outbox in order, so that while the database is away training goes on and
-nothing reported is forgotten. Only its heartbeat has a thread of its own.
+It claims trials, hands them out as tasks, stores what comes back, prunes, and replaces workers that died. It alone
+uses the database. Writes go through an outbox in order, so that while the database is away training goes on and nothing
+reported is lost. Only its heartbeat has a thread of its own.
 """
 
 import contextlib
-import signal
+import enum
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from types import FrameType
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
-from hpsearch.executors.task import BEST, remove_resume_points
+from hpsearch.executors.trial_files import BEST_WEIGHTS, remove_resume_points
+from hpsearch.interrupts import handling
 from hpsearch.search.heartbeat import Heartbeat
-from hpsearch.search.opening import OpenStudy
+from hpsearch.search.observer import Observer
 from hpsearch.search.outbox import Outbox
-from hpsearch.search.pruners import intervals_of, most_intervals
-from hpsearch.search.space import TrialSpace
-from hpsearch.search.storage import FINISHED, is_outage
-from hpsearch.search.view import INTERVALS
+from hpsearch.search.pruners import intervals_of
+from hpsearch.search.storage import FINISHED, Claim, is_outage
+from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.study_view import INTERVALS
+from hpsearch.search.trial_record import RETRIES, attrs_of, final_state, final_value, ranked, trained_intervals
+from hpsearch.search.trial_space import TrialSpace
+from hpsearch.seeding import trial_seed
 from hpsearch.space import Params
 from hpsearch.study import Study
-from hpsearch.training import EpochReport, derive_seed
+from hpsearch.training import IntervalReport
 
 TICK_SECONDS = 0.1
 OTHERS_SECONDS = 2.0
@@ -40,41 +42,7 @@ STOP_SECONDS = 3.0
 FIRST_FAILURES = 5
 FAILURES_IN_A_ROW = 10
 
-# Divergence is a result, the worst there is: samplers learn from complete trials, some of them from no others.
-WORST_VALUE = 0.0
-_STATES = {
-    "target": TrialState.COMPLETE,
-    "patience": TrialState.COMPLETE,
-    "budget": TrialState.COMPLETE,
-    "diverged": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
-
-
-class Observer(Protocol):
-    """Whoever watches a run. Every method returns at once."""
-
-    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
-        """Take the present number of trials in each state."""
-
-    def started(self, task: Task, intervals_before: int) -> None:
-        """A trial was handed to a worker."""
-
-    def reported(self, number: int, report: EpochReport) -> None:
-        """A trial finished an interval."""
-
-    def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
-        """A trial's end was stored."""
-
-    def released(self, number: int) -> None:
-        """A trial is no longer run here, without having ended."""
-
-    def message(self, text: str) -> None:
-        """Say something to the user."""
-
-    def tick(self) -> None:
-        """Time passed."""
+End = Literal["done", "interrupted", "timeout"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +50,8 @@ class Limits:
     """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
 
     `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
-    back into the queue. `outage` is how many seconds the database may be away.
+    back into the queue. `outage` is how many seconds the database may be away. With `keep_best`, the weights of so many
+    trials are kept, the best ones.
     """
 
     n_trials: int
@@ -94,46 +63,77 @@ class Limits:
     outage: float = 90.0
 
 
+def is_hopeless(failures_in_a_row: int, *, finished: int) -> bool:
+    """Whether a run that has `finished` so many trials is pointless after so many failed ones in a row."""
+    return failures_in_a_row >= (FAILURES_IN_A_ROW if finished else FIRST_FAILURES)
+
+
+class State(enum.Enum):
+    """What a trial that is held here is doing."""
+
+    TRAINING = enum.auto()
+    # Took longer than it may; its worker is killed, and another one goes on with it.
+    OVERDUE = enum.auto()
+    # Its outcome waits to be stored.
+    ENDED = enum.auto()
+    # Another supervisor has it; its worker is killed.
+    LOST = enum.auto()
+
+
 @dataclass
-class _Running:
-    """A trial we hold."""
+class _Held:
+    """A trial that is ours. `pruned` is the verdict on it, which holds whatever becomes of its worker."""
 
     trial: optuna.Trial
     trial_id: int
     task: Task
     retries: int
-    last_step: int
+    last_interval: int
     submitted: float = field(default_factory=time.monotonic)
+    state: State = State.TRAINING
     pruned: bool = False
-    ended: bool = False
-    lost: bool = False
-    killed_because: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.task.number
 
 
-End = Literal["done", "interrupted", "timeout"]
+# What is to be written to the database, in the order in which it happened; `Supervisor._write` writes it.
 
 
-def final_value(outcome: Outcome, reports: Mapping[int, float]) -> float | None:
-    """Return the value that a trial is stored with, or None if it has none."""
-    if outcome.reason == "diverged":
-        return WORST_VALUE
-    if outcome.reason == "pruned":
-        # Optuna's convention: a pruned trial's value is its last report.
-        return reports[max(reports)] if reports else None
-    return None if outcome.reason == "failed" else outcome.best_value
+@dataclass(frozen=True)
+class _Report:
+    held: _Held
+    interval: int
+    value: float
 
 
-def attrs_of(outcome: Outcome) -> dict[str, Any]:
-    """Return the user attributes that say how a trial ended."""
-    attrs = asdict(outcome)
-    if outcome.error is None:
-        del attrs["error"]
-    return attrs
+@dataclass(frozen=True)
+class _Retries:
+    held: _Held
+    retries: int
 
 
-def trained_intervals(trial: FrozenTrial) -> int:
-    """Return how many intervals a trial has trained: those it reported, and the one in which it diverged."""
-    return len(trial.intermediate_values) + (trial.user_attrs.get("reason") == "diverged")
+@dataclass(frozen=True)
+class _TrialEnd:
+    held: _Held
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class _GiveBack:
+    trials: tuple[_Held, ...]
+
+
+@dataclass(frozen=True)
+class _KeepBest:
+    """Not the database, but what it says of the weights: those of all but the best trials go."""
+
+    count: int
+
+
+_Write = _Report | _Retries | _TrialEnd | _GiveBack | _KeepBest
 
 
 class Supervisor:
@@ -141,7 +141,7 @@ class Supervisor:
 
     def __init__(
         self,
-        opened: OpenStudy,
+        stored: StoredStudy,
         study: Study,
         executor: Executor,
         observer: Observer,
@@ -150,12 +150,17 @@ class Supervisor:
         sampler: BaseSampler,
         pruner: BasePruner,
         examples: int,
-        grid: Sequence[Params] | None = None,
+        longest: int,
+        points: Sequence[Params] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Run `study`, trained on `examples` examples, as `opened`."""
-        self._opened = opened
-        self._storage = opened.storage
+        """Run `study`, stored as `stored`, on `examples` training examples.
+
+        `longest` is the most intervals that a trial can have. Each new trial gets the first of `points` that none has
+        had, if they are given.
+        """
+        self._stored = stored
+        self._storage = stored.storage
         self._study = study
         self._executor = executor
         self._observer = observer
@@ -163,13 +168,20 @@ class Supervisor:
         self._sampler = sampler
         self._pruner = pruner
         self._examples = examples
-        self._longest = most_intervals(study, examples)
-        self._grid = grid
+        self._longest = longest
+        self._points = points
         self._device = device
-        self._held: dict[int, _Running] = {}
+        self._held: dict[int, _Held] = {}
         self._storage.serve(limits.outage)
-        self._heartbeat = Heartbeat(self._storage, opened.study_id)
-        self._outbox = Outbox(self._storage, self._heartbeat, limits.outage, observer.message, self._lose)
+        self._heartbeat = Heartbeat(self._storage, stored.study_id)
+        self._outbox: Outbox[_Write] = Outbox(
+            self._storage,
+            self._heartbeat,
+            limits.outage,
+            write=self._write,
+            say=observer.message,
+            lose=self._lose,
+        )
         self._interrupts = 0
         self._spent = False
         self._finished_here = 0
@@ -186,11 +198,15 @@ class Supervisor:
         Raises TooManyFailures, CannotContinue or StorageUnavailable when going on is pointless. However it ends, every
         trial is stored as finished or waits in the queue with its resume point.
         """
-        with self._signals(), self._heartbeat:
+        with handling(self._on_interrupt), self._heartbeat:
             try:
                 return self._loop()
             finally:
                 self._wind_down()
+
+    def _on_interrupt(self) -> None:
+        self._interrupts += 1
+        self._executor.stop()
 
     def _loop(self) -> End:
         while True:
@@ -221,210 +237,217 @@ class Supervisor:
                 return
 
     def _free_slots(self) -> int:
-        return self._executor.slots - sum(not running.ended for running in self._held.values())
+        return self._executor.slots - sum(held.state != State.ENDED for held in self._held.values())
 
     def _used_up(self) -> bool:
         return self._limits.intervals is not None and self._intervals >= self._limits.intervals
 
     def _start_one(self) -> None:
+        """Claim a trial and hand it to a worker, or note that there is none."""
         if self._limits.intervals is not None:
-            trials = self._opened.optuna_study().get_trials(deepcopy=False)
+            trials = self._stored.optuna_study().get_trials(deepcopy=False)
             self._intervals = sum(map(trained_intervals, trials))
             if self._used_up():
                 self._spent, self._asked = True, time.monotonic()
                 return
-        held = {running.trial_id for running in self._held.values()}
-        claim = self._storage.claim(self._opened.study_id, self._limits.n_trials, held, self._grid)
+        ours = {held.trial_id for held in self._held.values()}
+        claim = self._storage.claim(self._stored.study_id, self._limits.n_trials, ours, self._points)
         if claim is None:
-            self._others = self._storage.others_running(self._opened.study_id)
-            self._spent = True
-            self._asked = time.monotonic()
+            self._others = self._storage.others_running(self._stored.study_id)
+            self._spent, self._asked = True, time.monotonic()
             return
-        trial_id = claim.trial_id
-        study = self._opened.optuna_study(self._sampler, self._pruner)
+        held, failure = self._draw(claim)
+        self._held[held.number] = held
+        self._recount = True
+        if failure is not None:
+            self._end(held, failure)
+            return
+        self._executor.submit(held.task)
+        self._observer.started(held.task, held.last_interval)
+
+    def _draw(self, claim: Claim) -> tuple[_Held, Outcome | None]:
+        """Have the sampler draw the params of a claimed trial; the outcome is that of a recipe that fails."""
+        study = self._stored.optuna_study(self._sampler, self._pruner)
         study.get_trials(deepcopy=False)
-        trial = optuna.Trial(study, trial_id)
-        stored = self._storage.get_trial(trial_id)
+        trial = optuna.Trial(study, claim.trial_id)
+        before = self._storage.get_trial(claim.trial_id)
         space = TrialSpace(trial)
         failure = None
         try:
             length = intervals_of(self._study.trace(space), self._study, self._examples)
             if length != self._longest:
-                self._storage.set_trial_system_attr(trial_id, INTERVALS, length)
+                self._storage.set_trial_system_attr(claim.trial_id, INTERVALS, length)
         except Exception as error:
             if is_outage(error) or isinstance(error, TrialLost):
                 raise
             failure = Outcome(reason="failed", error=_explain(error))
-        running = _Running(
-            trial=trial,
-            trial_id=trial_id,
-            task=Task(
-                number=trial.number,
-                params=space.params,
-                seed=derive_seed(self._opened.seed, "trial", trial.number),
-                folder=self._opened.folder / str(trial.number),
-                identity=f"{self._opened.uid}/{trial.number}",
-                claim=claim.number,
-                device=self._device,
-            ),
-            retries=stored.user_attrs.get("retries", 0),
-            last_step=max(stored.intermediate_values, default=0),
+        task = Task(
+            number=trial.number,
+            params=space.params,
+            seed=trial_seed(self._stored.seed, trial.number),
+            folder=self._stored.trial_folder(trial.number),
+            identity=f"{self._stored.uid}/{trial.number}",
+            claim=claim.number,
+            device=self._device,
         )
-        self._held[trial.number] = running
-        self._recount = True
-        if failure is not None:
-            self._end(running, failure)
-            return
-        self._executor.submit(running.task)
-        self._observer.started(running.task, running.last_step)
+        held = _Held(
+            trial=trial,
+            trial_id=claim.trial_id,
+            task=task,
+            retries=before.user_attrs.get(RETRIES, 0),
+            last_interval=max(before.intermediate_values, default=0),
+        )
+        return held, failure
 
     # What comes back.
 
     def _handle(self, event: Event) -> None:
-        running = self._held.get(event.number)
+        held = self._held.get(event.number)
         if isinstance(event, Warned):
             self._observer.message(f"trial {event.number}: {event.message}")
-        elif running is None or running.ended:
+        elif held is None or held.state == State.ENDED:
             return
-        elif running.lost:
+        elif held.state == State.LOST:
             if not isinstance(event, Reported):
-                self._drop(running)
-        elif isinstance(event, Ended) and event.outcome.reason == "lost":
-            running.ended = True
-            self._lose(running.trial_id)
+                self._drop(held)
         elif isinstance(event, Reported):
-            self._executor.reply(event.number, self._judge(running, event.report))
+            self._executor.reply(event.number, self._judge(held, event.report))
             if self._used_up():
                 self._executor.stop()
-        elif isinstance(event, Ended) and not (running.killed_because and event.outcome.reason == "interrupted"):
-            self._end(running, event.outcome)
+        elif isinstance(event, Died):
+            self._revive(held, event.why)
+        elif event.outcome.reason == "lost":
+            held.state = State.ENDED
+            self._lose(held.trial_id)
+        elif event.outcome.reason == "interrupted" and held.state == State.OVERDUE:
+            self._revive(held, "stopped")
         else:
-            why = event.why if isinstance(event, Died) else "stopped"
-            self._revive(running, running.killed_because or why)
+            self._end(held, event.outcome)
 
-    def _judge(self, running: _Running, report: EpochReport) -> Verdict:
+    def _judge(self, held: _Held, report: IntervalReport) -> Verdict:
         """Store a report, unless it is of before an interruption, and decide whether its trial goes on."""
-        self._observer.reported(running.task.number, report)
-        if report.interval < running.last_step or (report.interval > running.last_step and self._used_up()):
+        self._observer.reported(held.number, report)
+        if report.interval < held.last_interval or (report.interval > held.last_interval and self._used_up()):
             return "continue"
-        if report.interval > running.last_step:
-            running.last_step = report.interval
+        if report.interval > held.last_interval:
+            held.last_interval = report.interval
             self._intervals += 1
-            self._outbox.append(lambda: self._store_report(running, report))
+            self._outbox.append(_Report(held, report.interval, report.validation_accuracy))
 
         def decide() -> None:
             # Not `Trial.should_prune`: that looks at the reports made through the trial object only.
-            stored = self._storage.get_trial(running.trial_id)
-            running.pruned = bool(self._pruner.prune(running.trial.study, stored))
+            held.pruned = bool(self._pruner.prune(held.trial.study, self._storage.get_trial(held.trial_id)))
 
         # A worker may die before it hears a verdict, which holds all the same. While the database is away trials go
         # on; the next report is judged again.
-        if not running.pruned and self._outbox.flush():
+        if not held.pruned and self._outbox.flush():
             self._outbox.attempt(decide)
-        return "prune" if running.pruned else "continue"
+        return "prune" if held.pruned else "continue"
 
-    def _store_report(self, running: _Running, report: EpochReport) -> None:
-        step, value = report.interval, report.validation_accuracy
-        if not self._storage.report(self._opened.study_id, running.trial_id, step, value):
-            self._lose(running.trial_id)
-
-    def _end(self, running: _Running, outcome: Outcome) -> None:
+    def _end(self, held: _Held, outcome: Outcome) -> None:
+        held.state = State.ENDED
         if outcome.reason == "interrupted":
-            running.ended = True
             if outcome.error is not None:
                 raise CannotContinue(outcome.error)
-            self._give_back(running)
+            self._outbox.append(_GiveBack((held,)))
+            self._outbox.flush()
             return
-        running.ended = True
-        state = _STATES[outcome.reason]
-        self._outbox.append(lambda: self._store_end(running, outcome))
+        self._outbox.append(_TrialEnd(held, outcome))
         if self._limits.keep_best is not None:
-            self._outbox.append(self._remove_weights)
+            self._outbox.append(_KeepBest(self._limits.keep_best))
         self._outbox.flush()
-        self._stop_if_hopeless(state, outcome)
+        self._count_failures(outcome)
 
-    def _store_end(self, running: _Running, outcome: Outcome) -> None:
-        study = running.trial.study
-        frozen = study._storage.get_trial(running.trial_id)
-        state, value = _STATES[outcome.reason], final_value(outcome, frozen.intermediate_values)
-        if frozen.state == TrialState.RUNNING:
-            self._sampler.after_trial(study, frozen, state, None if value is None else [value])
-        ours = self._storage.finish(self._opened.study_id, running.trial_id, state, value, attrs_of(outcome))
-        if ours:
-            remove_resume_points(running.task.folder, failed=state == TrialState.FAIL)
-            self._observer.ended(running.task.number, state, outcome)
-        else:
-            self._observer.released(running.task.number)
-        self._held.pop(running.task.number, None)
-        self._recount = True
-
-    def _stop_if_hopeless(self, state: TrialState, outcome: Outcome) -> None:
-        if state != TrialState.FAIL:
+    def _count_failures(self, outcome: Outcome) -> None:
+        """Raise TooManyFailures if there is no point in going on after this outcome."""
+        if final_state(outcome) != TrialState.FAIL:
             self._finished_here += 1
             self._failures_in_a_row = 0
             return
         self._failures_in_a_row += 1
-        allowed = FAILURES_IN_A_ROW if self._finished_here else FIRST_FAILURES
-        if self._failures_in_a_row >= allowed:
+        if is_hopeless(self._failures_in_a_row, finished=self._finished_here):
             which = "in a row" if self._finished_here else "of this run, the first ones,"
             raise TooManyFailures(
                 f"{self._failures_in_a_row} trials {which} failed, so the run stopped. The last one says:\n"
                 f"{(outcome.error or '').rstrip()}"
             )
 
-    def _revive(self, running: _Running, why: str) -> None:
-        """Put a trial whose worker died on a fresh one, from its resume point, unless it has died too often."""
-        running.retries += 1
-        running.killed_because = None
-        number, trial_id, retries = running.task.number, running.trial_id, running.retries
-        if retries > self._limits.max_retries:
+    def _revive(self, held: _Held, why: str) -> None:
+        """Put a trial whose worker died on a fresh one, from its resume point, unless that was done too often."""
+        if held.state == State.OVERDUE:
+            why = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
+        held.retries += 1
+        if held.retries > self._limits.max_retries:
             error = f"{why}; given up after {self._limits.max_retries} retries (--max-retries)"
-            self._end(running, Outcome(reason="failed", error=error))
+            self._end(held, Outcome(reason="failed", error=error))
             return
-        self._outbox.append(lambda: self._storage.set_attr(self._opened.study_id, trial_id, "retries", retries))
+        self._outbox.append(_Retries(held, held.retries))
         self._observer.message(
-            f"trial {number}: {why}; it goes on from its last interval (retry {retries} of {self._limits.max_retries})"
+            f"trial {held.number}: {why}; it goes on from its last interval "
+            f"(retry {held.retries} of {self._limits.max_retries})"
         )
-        running.submitted = time.monotonic()
-        self._executor.submit(running.task)
+        held.state, held.submitted = State.TRAINING, time.monotonic()
+        self._executor.submit(held.task)
 
-    def _give_back(self, running: _Running) -> None:
-        def store() -> None:
-            self._storage.give_back(self._opened.study_id, [running.trial_id])
-            self._drop(running)
+    def _drop(self, held: _Held) -> None:
+        self._held.pop(held.number, None)
+        self._observer.released(held.number)
 
-        self._outbox.append(store)
-        self._outbox.flush()
+    # What is written.
 
-    def _drop(self, running: _Running) -> None:
-        self._held.pop(running.task.number, None)
-        self._observer.released(running.task.number)
+    def _write(self, write: _Write) -> None:
+        """Write to the database. It is done again, from the start, if the database went away meanwhile."""
+        study_id = self._stored.study_id
+        match write:
+            case _Report(held, interval, value):
+                if not self._storage.report(study_id, held.trial_id, interval, value):
+                    self._lose(held.trial_id)
+            case _Retries(held, retries):
+                self._storage.set_attr(study_id, held.trial_id, RETRIES, retries)
+            case _TrialEnd(held, outcome):
+                self._write_end(held, outcome)
+            case _GiveBack(trials):
+                self._storage.give_back(study_id, [held.trial_id for held in trials])
+                for held in trials:
+                    self._drop(held)
+            case _KeepBest(count):
+                self._remove_weights(count)
 
-    def _remove_weights(self) -> None:
-        """Keep the weights of the `keep_best` best trials only.
+    def _write_end(self, held: _Held, outcome: Outcome) -> None:
+        study = held.trial.study
+        frozen = study._storage.get_trial(held.trial_id)
+        state, value = final_state(outcome), final_value(outcome, frozen.intermediate_values)
+        if frozen.state == TrialState.RUNNING:
+            self._sampler.after_trial(study, frozen, state, None if value is None else [value])
+        ours = self._storage.finish(self._stored.study_id, held.trial_id, state, value, attrs_of(outcome))
+        if ours:
+            remove_resume_points(held.task.folder, failed=state == TrialState.FAIL)
+            self._observer.ended(held.number, state, outcome)
+        else:
+            self._observer.released(held.number)
+        self._held.pop(held.number, None)
+        self._recount = True
+
+    def _remove_weights(self, count: int) -> None:
+        """Keep the weights of the best trials only.
 
         Nobody trains a finished trial, and one that is not among the best will never be: that may be an old look.
         """
-        trials = self._opened.optuna_study().get_trials(deepcopy=False, states=FINISHED)
-        best = sorted(
-            (trial for trial in trials if trial.state == TrialState.COMPLETE),
-            key=lambda trial: (-(trial.value or 0.0), trial.number),
-        )[: self._limits.keep_best]
-        kept = {trial.number for trial in best}
+        trials = self._stored.optuna_study().get_trials(deepcopy=False, states=FINISHED)
+        kept = {trial.number for trial in ranked(trials)[:count]}
         for trial in trials:
             if trial.number not in kept:
-                (self._opened.folder / str(trial.number) / BEST).unlink(missing_ok=True)
+                (self._stored.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
 
     # Time.
 
     def _housekeep(self) -> None:
         now = time.monotonic()
         if self._limits.trial_timeout is not None:
-            for running in self._held.values():
-                overdue = now - running.submitted > self._limits.trial_timeout
-                if overdue and not running.ended and running.killed_because is None:
-                    running.killed_because = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
-                    self._executor.kill(running.task.number)
+            for held in self._held.values():
+                if held.state == State.TRAINING and now - held.submitted > self._limits.trial_timeout:
+                    held.state = State.OVERDUE
+                    self._executor.kill(held.number)
         if now - self._housekept < self._storage.owner.heartbeat:
             return
         self._housekept = now
@@ -432,55 +455,32 @@ class Supervisor:
 
     def _look_after_trials(self) -> None:
         """Let go of what is not ours any more, and take over what nobody looks after."""
-        owned = self._storage.owned(self._opened.study_id)
-        for running in list(self._held.values()):
-            if running.trial_id not in owned and not running.ended:
-                self._lose(running.trial_id)
-        for number in self._storage.take_over(self._opened.study_id):
+        owned = self._storage.owned(self._stored.study_id)
+        for held in list(self._held.values()):
+            if held.trial_id not in owned and held.state != State.ENDED:
+                self._lose(held.trial_id)
+        for number in self._storage.take_over(self._stored.study_id):
             self._spent = False
             self._observer.message(f"trial {number}: taken over from a supervisor that died")
         self._recount = True
 
     def _lose(self, trial_id: int | None) -> None:
         """Stop a trial that another supervisor has taken over."""
-        running = next((running for running in self._held.values() if running.trial_id == trial_id), None)
-        if running is None or running.lost:
+        held = next((held for held in self._held.values() if held.trial_id == trial_id), None)
+        if held is None or held.state == State.LOST:
             return
-        running.lost = True
-        self._observer.message(f"trial {running.task.number}: taken over by another supervisor, stopped here")
-        if running.ended:
-            self._drop(running)
+        self._observer.message(f"trial {held.number}: taken over by another supervisor, stopped here")
+        if held.state == State.ENDED:
+            self._drop(held)
         else:
-            self._executor.kill(running.task.number)
+            held.state = State.LOST
+            self._executor.kill(held.number)
 
     def _count(self) -> None:
-        self._observer.counts(self._storage.counts(self._opened.study_id), self._limits.n_trials)
+        self._observer.counts(self._storage.counts(self._stored.study_id), self._limits.n_trials)
         self._recount = False
 
     # The end.
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into an orderly end; the second one leaves at once."""
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            self._executor.stop()
-            if self._interrupts > 1:
-                raise KeyboardInterrupt
-
-        previous = {}
-        try:
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                if hasattr(signal, name):
-                    previous[name] = signal.signal(getattr(signal, name), on_signal)
-        except ValueError:
-            pass  # Not the main thread: the caller's handlers hold.
-        try:
-            yield
-        finally:
-            for name, handler in previous.items():
-                signal.signal(getattr(signal, name), handler)
 
     def _wind_down(self) -> None:
         """Stop what still runs and put it back into the queue."""
@@ -488,33 +488,31 @@ class Supervisor:
             return
         self._executor.stop()
         deadline = time.monotonic() + STOP_SECONDS
-        while any(not running.ended for running in self._held.values()) and time.monotonic() < deadline:
+        while any(held.state != State.ENDED for held in self._held.values()) and time.monotonic() < deadline:
             for event in self._executor.events(TICK_SECONDS):
                 self._wind_down_one(event)
-        held = [running.trial_id for running in self._held.values()]
-        self._outbox.append(lambda: self._storage.give_back(self._opened.study_id, held))
-        self._outbox.append(self._count)
+        self._outbox.append(_GiveBack(tuple(self._held.values())))
         with contextlib.suppress(StorageUnavailable):
-            if not self._outbox.flush():
+            if not (self._outbox.flush() and self._outbox.attempt(self._count)):
                 # Their owner is then known dead.
                 self._observer.message(
                     "the database is away; the next run learns from the trials' files what it missed"
                 )
                 return
-            self._opened.remove_leftovers()
+            self._stored.remove_leftovers()
 
     def _wind_down_one(self, event: Event) -> None:
-        running = self._held.get(event.number)
-        if running is None or running.ended:
+        held = self._held.get(event.number)
+        if held is None or held.state == State.ENDED:
             return
         if isinstance(event, Reported):
-            self._executor.reply(event.number, self._judge(running, event.report))
+            self._executor.reply(event.number, self._judge(held, event.report))
         elif isinstance(event, Ended) and event.outcome.reason not in ("interrupted", "lost"):
             # The run is ending already, whatever this outcome says of it.
             with contextlib.suppress(HpsearchError):
-                self._end(running, event.outcome)
+                self._end(held, event.outcome)
         elif not isinstance(event, Warned):
-            running.ended = True
+            held.state = State.ENDED
 
 
 def _explain(error: BaseException) -> str:

@@ -20,15 +20,12 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from hpsearch.datasets import length
 from hpsearch.executors import Ended, Event, Outcome, Reported, Task, Verdict
-from hpsearch.progress import observer_for
-from hpsearch.search.opening import open_for_run
-from hpsearch.search.pruners import make_pruner
-from hpsearch.search.samplers import make_sampler
-from hpsearch.search.supervisor import Limits, Supervisor
+from hpsearch.progress import run_progress
+from hpsearch.search.search import Loaded, Search, run
+from hpsearch.seeding import derive_seed
 from hpsearch.study import load_study
-from hpsearch.training import EpochReport, derive_seed
+from hpsearch.training import IntervalReport
 
 STUDY = Path(__file__).parents[1] / "studies" / "tiny.py"
 INTERVALS = 8
@@ -56,7 +53,7 @@ class MadeUp:
     def _report(self, number: int) -> None:
         interval = self._intervals[number] = self._intervals[number] + 1
         accuracy = self._best[number] = self._tops[number] * (1 - math.exp(-interval / 2))
-        report = EpochReport(
+        report = IntervalReport(
             interval=interval,
             epoch=float(interval),
             step=interval,
@@ -106,23 +103,21 @@ def main(trials: int = 1500, sampler: str = "random", pruner: str = "median", pr
     data = study_file.study.load_data()
     executor = MadeUp()
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/growth.db"
-        opened = open_for_run(url, study_file, data, name="growth", seed=0, runs=Path(folder) / "runs")
-        supervisor = Supervisor(
-            opened,
-            study_file.study,
-            executor,
-            observer_for(Console(file=io.StringIO()), opened.name, INTERVALS),
-            Limits(n_trials=trials),
-            sampler=make_sampler(sampler, 0, study_file.study),
-            pruner=make_pruner(pruner, INTERVALS, 0),
-            examples=length(data.train),
+        search = Search.of(
+            study_file,
+            sampler=sampler,
+            pruner=pruner,
+            n_trials=trials,
+            name="growth",
+            storage=f"sqlite:///{folder}/growth.db",
+            runs=Path(folder) / "runs",
         )
+        loaded = Loaded.from_data(search, data)
         profiler = cProfile.Profile()
         began = time.process_time()
         if profile:
             profiler.enable()
-        supervisor.run()
+        run(search, loaded, run_progress(Console(file=io.StringIO())), executor=executor)
         profiler.disable()
     print(f"{trials} trials of up to {INTERVALS} intervals, {sampler}, {pruner}")
     print(f"{'trials':>12} {'cpu ms/trial':>13} {'cpu ms/report':>14}")

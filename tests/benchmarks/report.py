@@ -23,9 +23,9 @@ def main(trials: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reasons = ["budget", "pruned", "patience", "pruned", "diverged", "pruned", "failed"]
-        opened = make_study(folder, [reasons[number % len(reasons)] for number in range(trials)])
-        for trial in opened.optuna_study().get_trials(deepcopy=False):
-            path = opened.folder / str(trial.number)
+        stored = make_study(folder, [reasons[number % len(reasons)] for number in range(trials)])
+        for trial in stored.optuna_study().get_trials(deepcopy=False):
+            path = stored.folder / str(trial.number)
             path.mkdir()
             rows = [
                 f"{step},{step},{68 * step},0.5,0.9,0.6,{accuracy},0.01,0.25"

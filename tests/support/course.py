@@ -1,4 +1,4 @@
-"""Runs a study file of the course at a reduced size, in this process, through the shared supervisor."""
+"""Runs a study file of the course at a reduced size, in this process."""
 
 import io
 from collections.abc import Sequence
@@ -6,15 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 from rich.console import Console
 
-from hpsearch.datasets import length
-from hpsearch.executors import InlineExecutor
-from hpsearch.progress import observer_for
+from hpsearch.progress import run_progress
 from hpsearch.results import Results
-from hpsearch.search.opening import open_for_run
-from hpsearch.search.supervisor import Limits, Supervisor
+from hpsearch.search.search import Loaded, Search
+from hpsearch.search.search import run as run_search
 from hpsearch.space import Params, grid_points
 from hpsearch.study import StudyFile, load_study
 
@@ -35,19 +32,19 @@ def grid_of(study_file: StudyFile, **fixed: Any) -> list[Params]:
 
 def run(study_file: StudyFile, points: Sequence[Params], folder: Path, seed: int = 0) -> Results:
     """Train one trial at each of `points` and return what came of them."""
-    data = study_file.study.load_data()
-    url = f"sqlite:///{folder / 'course.db'}"
-    opened = open_for_run(url, study_file, data, name=study_file.name, seed=seed, runs=folder / "runs")
-    supervisor = Supervisor(
-        opened,
-        study_file.study,
-        InlineExecutor(study_file.study, data),
-        observer_for(Console(file=io.StringIO()), opened.name, study_file.study.epochs),
-        Limits(n_trials=len(points)),
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        pruner=optuna.pruners.NopPruner(),
-        examples=length(data.train),
-        grid=points,
+    search = Search.of(
+        study_file,
+        sampler="random",
+        pruner="none",
+        n_trials=len(points),
+        storage=f"sqlite:///{folder / 'course.db'}",
+        runs=folder / "runs",
+        seed=seed,
     )
-    assert supervisor.run() == "done"
-    return Results(study_file, opened)
+    finished = run_search(
+        replace(search, points=points),
+        Loaded.from_data(search, study_file.study.load_data()),
+        run_progress(Console(file=io.StringIO())),
+    )
+    assert finished.end == "done"
+    return Results(study_file, finished.stored)

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 
-from hpsearch.search.opening import OpenStudy, open_for_run
+from hpsearch.search.stored_study import StoredStudy, open_for_run
 from hpsearch.study import load_study
 from support import STUDIES
 
@@ -34,19 +34,19 @@ STATES = {
 
 def make_study(
     folder: Path, reasons: list[str | None], name: str = "tiny", study: Path = STUDIES / "tiny.py"
-) -> OpenStudy:
+) -> StoredStudy:
     """Make a study of a file like `tiny.py` whose trials ended for these reasons (None: waiting) at made-up values."""
     study_file = load_study(str(study))
     url = f"sqlite:///{folder}/hpsearch.db"
     data = study_file.study.load_data()
-    opened = open_for_run(url, study_file, data, name=name, seed=0, runs=folder / "runs")
+    stored = open_for_run(url, study_file, data, name=name, seed=0, runs=folder / "runs")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     draw = random.Random(0)
     # What is made up here need not survive a power cut.
-    opened.storage.engine.dispose()
-    event.listen(opened.storage.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
-    opened.optuna_study().add_trials([_trial(draw, number, reason) for number, reason in enumerate(reasons)])
-    return opened
+    stored.storage.engine.dispose()
+    event.listen(stored.storage.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
+    stored.optuna_study().add_trials([_trial(draw, number, reason) for number, reason in enumerate(reasons)])
+    return stored
 
 
 def _trial(draw: random.Random, number: int, reason: str | None) -> FrozenTrial:

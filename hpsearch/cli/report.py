@@ -7,7 +7,7 @@ import optuna
 from hpsearch.cli.arguments import as_typed, output_folder, set_data_folder
 from hpsearch.cli.output import make_console
 from hpsearch.results.report import write_report
-from hpsearch.results.study import open_results
+from hpsearch.results.results import open_results
 from hpsearch.search.folders import folder_name
 
 
@@ -17,7 +17,7 @@ def report_study(*, study: str, name: str | None, storage: str, runs: Path, data
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     set_data_folder(data)
     results = open_results(study, name=name, storage=storage, runs=runs)
-    folder = output_folder(out or Path("reports") / folder_name(results.opened.name))
+    folder = output_folder(out or Path("reports") / folder_name(results.stored.name))
     failures = write_report(results, folder, as_typed())
     for failure in failures:
         console.print(f"hpsearch: {failure}", style="yellow", soft_wrap=True)

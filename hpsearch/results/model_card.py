@@ -19,7 +19,7 @@ from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
-from hpsearch.results.export import Configuration
+from hpsearch.results.configurations import Configuration
 from hpsearch.results.figures import make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
 from hpsearch.training import Run, take
@@ -41,6 +41,24 @@ class Program:
     examples: int = 0
     difference: float = 0.0
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalModel:
+    """A trained model and how it came about.
+
+    `candidates` and `confirmed` are the frames of `hpsearch.results.retrain`, `command` is what was typed.
+    """
+
+    configuration: Configuration
+    run: Run
+    data: Dataset
+    candidates: pd.DataFrame
+    confirmed: pd.DataFrame
+    evaluation: Evaluation
+    program: Program
+    command: str
+    device: str
 
 
 def export_program(model: nn.Module, split: Examples) -> Program:
@@ -76,20 +94,10 @@ def export_program(model: nn.Module, split: Examples) -> Program:
     return Program(content=content, examples=len(inputs), difference=difference)
 
 
-def write_model(
-    folder: Path,
-    configuration: Configuration,
-    run: Run,
-    data: Dataset,
-    *,
-    candidates: pd.DataFrame,
-    confirmed: pd.DataFrame,
-    evaluation: Evaluation,
-    program: Program,
-    command: str,
-    device: str,
-) -> dict[str, Any]:
+def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
     """Write all of a final model's files; return what `result.json` holds."""
+    configuration, run = final.configuration, final.run
+    evaluation, program = final.evaluation, final.program
     model = run.model.cpu()
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     digest = checkpoint.digest(weights)
@@ -116,12 +124,12 @@ def write_model(
         "versions": versions(),
     }
     write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-    write_atomically(folder / "candidates.csv", candidates.to_csv(index=False).encode())
-    write_atomically(folder / "confirmed.csv", confirmed.to_csv(index=False).encode())
+    write_atomically(folder / "candidates.csv", final.candidates.to_csv(index=False).encode())
+    write_atomically(folder / "confirmed.csv", final.confirmed.to_csv(index=False).encode())
     write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
     write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
     write_figure(plot_confusion(evaluation.confusion), folder / "confusion.png")
-    page = _card(configuration, run, data, candidates, evaluation, program, digest, len(tested), command, device)
+    page = _card(final, digest, tested=len(tested))
     write_atomically(folder / "card.md", page.encode())
     return result
 
@@ -147,18 +155,10 @@ def plot_confusion(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
-def _card(
-    configuration: Configuration,
-    run: Run,
-    data: Dataset,
-    candidates: pd.DataFrame,
-    evaluation: Evaluation,
-    program: Program,
-    digest: str,
-    tested: int,
-    command: str,
-    device: str,
-) -> str:
+def _card(final: FinalModel, digest: str, *, tested: int) -> str:
+    """Return the page; `tested` models of the study have been tested, this one included."""
+    configuration, run, data = final.configuration, final.run, final.data
+    candidates, evaluation, program = final.candidates, final.evaluation, final.program
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
@@ -231,11 +231,11 @@ about inputs that belong to no class, or about how well the outputs serve as pro
 
 | | |
 | --- | --- |
-| command | `{command}` |
+| command | `{final.command}` |
 | configuration | digest `{configuration.digest}` |
 | weights | digest `{digest}`, seed {configuration.trial_seed}; the same on the same versions and processor |
 | data | {"; ".join([f"{name}: {text}" for name, text in configuration.data.items() if name != "classes"] + notes)} |
-| machine | {machine(device)} |
+| machine | {machine(final.device)} |
 | versions | {versions_line()} |
 """
 

@@ -15,8 +15,8 @@ from scipy.stats import t as student_t
 from hpsearch.results import markdown
 from hpsearch.results.figures import make_figure, style
 from hpsearch.search.comparison import WALL_SECONDS, Pair
-from hpsearch.search.opening import OpenStudy
-from hpsearch.search.supervisor import trained_intervals
+from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.trial_record import trained_intervals
 
 # "Within 0.5 % of the best": this share of it.
 NEAR = 0.995
@@ -25,7 +25,7 @@ SIGNIFICANT = 0.05
 KEYS = ["strategy", "repeat"]
 
 
-def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
+def epochs_frame(stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
     """Return one row an interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
 
     A pair trains one trial at a time, and goes on with an interrupted one first: the order of the trials' numbers. The
@@ -33,7 +33,7 @@ def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1)
     """
     rows = [
         (pair.strategy, pair.repeat, trial.number, interval, trial.intermediate_values.get(interval))
-        for pair, study in opened.items()
+        for pair, study in stored.items()
         for trial in study.optuna_study().get_trials(deepcopy=False)
         for interval in range(1, trained_intervals(trial) + 1)
     ]
@@ -46,7 +46,7 @@ def epochs_frame(opened: Mapping[Pair, OpenStudy], epochs_per_interval: int = 1)
     return frame
 
 
-def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
+def repeats_frame(stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Return one row a strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
 
     `best_complete` is the best accuracy of a complete trial alone, `area` the mean over the budget's epochs of the best
@@ -55,7 +55,7 @@ def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget
     strategies of the same repeat, ties averaged.
     """
     rows = []
-    for pair, study in opened.items():
+    for pair, study in stored.items():
         counts = study.storage.counts(study.study_id)
         complete = study.best_trial()
         rows.append(
@@ -68,7 +68,7 @@ def repeats_frame(opened: Mapping[Pair, OpenStudy], epochs: pd.DataFrame, budget
                 "pruned": counts.get(TrialState.PRUNED, 0),
                 "failed": counts.get(TrialState.FAIL, 0),
                 "best_complete": float("nan") if complete is None else complete.value,
-                "wall_seconds": study.storage.get_study_user_attrs(study.study_id).get(WALL_SECONDS, float("nan")),
+                "wall_seconds": study.user_attrs().get(WALL_SECONDS, float("nan")),
             }
         )
     curves = best_so_far(epochs, budget)

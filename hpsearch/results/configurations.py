@@ -15,14 +15,14 @@ from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.provenance import versions
-from hpsearch.results.report import best_frame
-from hpsearch.results.study import Results
+from hpsearch.results.results import Results
+from hpsearch.results.tables import best_frame
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.opening import FINGERPRINT
+from hpsearch.search.stored_study import FINGERPRINT
+from hpsearch.seeding import trial_seed
 from hpsearch.space import replay
 from hpsearch.study import StudyFile, users_code
 from hpsearch.text import brief
-from hpsearch.training import derive_seed
 
 FORMAT = "hpsearch configuration 1"
 _DIGEST = "digest"
@@ -63,18 +63,18 @@ def best_configurations(
     A trial whose params another tool chose may not fit the recipe: `left_out` is told which and why. Raises UsageError
     if no trial is complete and fits, or the study file's space is not the one that was searched.
     """
-    opened, study_file = results.opened, results.study_file
-    fingerprint = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT)
+    stored, study_file = results.stored, results.study_file
+    fingerprint = stored.user_attrs().get(FINGERPRINT)
     if fingerprint is None:
         # Another tool made the study, which says of no space and data that they were searched.
         with users_code(study_file.path):
-            fingerprint = describe_study(study_file, results.data, opened.seed)
-    elif changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, opened.seed)):
+            fingerprint = describe_study(study_file, results.data, stored.seed)
+    elif changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, stored.seed)):
         raise UsageError(
-            f"{study_file.path.name} has changed since study {opened.name} was run: {'; '.join(changes)}. Undo the "
+            f"{study_file.path.name} has changed since study {stored.name} was run: {'; '.join(changes)}. Undo the "
             f"change, or run it as a new study (hpsearch run --fresh) and export that"
         )
-    by_number = {trial.number: trial for trial in opened.optuna_study().get_trials(deepcopy=False)}
+    by_number = {trial.number: trial for trial in stored.optuna_study().get_trials(deepcopy=False)}
     found: list[Configuration] = []
     for number, row in best_frame(results.trials, len(results.trials)).iterrows():
         params = by_number[int(str(number))].params
@@ -85,13 +85,13 @@ def best_configurations(
             continue
         found.append(
             Configuration(
-                study=opened.name,
+                study=stored.name,
                 trial=int(str(number)),
                 params=params,
                 value=float(row["value"]),
                 best_interval=None if pd.isna(row["best_interval"]) else int(row["best_interval"]),
-                study_seed=opened.seed,
-                trial_seed=derive_seed(opened.seed, "trial", number),
+                study_seed=stored.seed,
+                trial_seed=trial_seed(stored.seed, int(str(number))),
                 study_file=shown_path(study_file.path),
                 study_digest=study_file.digest,
                 space=fingerprint.get("space", {}),
@@ -103,7 +103,7 @@ def best_configurations(
             break
     if not found:
         raise UsageError(
-            f"study {opened.name} has no complete trial to export yet: hpsearch run --study {study_file.name}"
+            f"study {stored.name} has no complete trial to export yet: hpsearch run --study {study_file.name}"
         )
     return found
 

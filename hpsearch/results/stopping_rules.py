@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hpsearch.errors import UsageError
 from hpsearch.results.figures import COLOURS, make_figure
-from hpsearch.results.study import Results
+from hpsearch.results.results import Results
 from hpsearch.stopping import EarlyStopping, Stopper
 
 
@@ -45,7 +45,7 @@ def replay_rules(results: Results, rules: Mapping[str, EarlyStopping]) -> pd.Dat
         )
     complete = results.history[results.history["number"].isin(trials.index[trials["reason"] == "budget"])]
     if complete.empty:
-        raise UsageError(f"study {results.opened.name} has no trial that was trained to its end yet")
+        raise UsageError(f"study {results.stored.name} has no trial that was trained to its end yet")
     rows = {label: _replay(complete, rule) for label, rule in rules.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
 

@@ -1,4 +1,4 @@
-"""`hpsearch status` and `hpsearch studies`. Neither imports torch, which would take longer than all else."""
+"""`hpsearch status`. It does not import torch, which would take longer than all else."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hpsearch.cli.output import make_console, plain_table
-from hpsearch.errors import UsageError, last_line
-from hpsearch.study_files import list_studies, studies_folder
+from hpsearch.errors import last_line
 from hpsearch.text import short
 
 if TYPE_CHECKING:
@@ -15,18 +14,7 @@ if TYPE_CHECKING:
     from hpsearch.search.storage import Storage
 
 # How many trials `hpsearch status --study` shows.
-BEST, FAILED = 10, 3
-
-
-def show_studies() -> None:
-    """Print the study files by name with the first line of what they say of themselves."""
-    found = list_studies()
-    if not found:
-        raise UsageError(f"there are no study files in {studies_folder()}/: change folder or set HPSEARCH_STUDIES")
-    table = plain_table("study", "what it asks")
-    for name, doc in found.items():
-        table.add_row(name, doc)
-    make_console().print(table)
+BEST_TRIALS, FAILED_TRIALS = 10, 3
 
 
 def show_status(*, study: str | None, storage: str, runs: Path) -> None:
@@ -36,8 +24,8 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     from hpsearch.search.overview import open_storage, overviews
 
     console = make_console()
-    opened = open_storage(storage)
-    found = overviews(opened, study)
+    stored = open_storage(storage)
+    found = overviews(stored, study)
     table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
     for one in found:
         table.add_row(
@@ -51,24 +39,25 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
         )
     console.print(table)
     if study is not None:
-        _show_trials(console, opened, found[0], runs)
+        _show_trials(console, stored, found[0], runs)
 
 
 def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: Path) -> None:
     from hpsearch.search.folders import STUDY_ID, find_folder, folder_name
-    from hpsearch.search.overview import best_trials, facts_of, last_failed
+    from hpsearch.search.overview import best_trials, last_failed
+    from hpsearch.search.trial_record import TrialRecord
 
-    best = best_trials(storage, study.study_id, study.directions, BEST)
+    best = best_trials(storage, study.study_id, study.directions, BEST_TRIALS)
     if best:
         table = plain_table("best trials", "value", "interval", "ended by", "seconds", "params")
         for trial in best:
-            facts = facts_of(trial)
+            record = TrialRecord.of(trial)
             table.add_row(
                 str(trial.number),
                 _number(trial.value),
-                _or_dash(facts["best_interval"]),
-                _or_dash(facts["reason"]),
-                "-" if facts["seconds"] is None else f"{facts['seconds']:.1f}",
+                _or_dash(record.best_interval),
+                _or_dash(record.reason),
+                "-" if record.seconds is None else f"{record.seconds:.1f}",
                 " ".join(f"{name}={short(value)}" for name, value in trial.params.items() if value is not None),
             )
         console.print()
@@ -82,8 +71,8 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
     if STUDY_ID in study.attrs:
         folder = find_folder(runs, study.name, study.attrs[STUDY_ID]) or runs / folder_name(study.name)
         console.print(f"\nfiles in {folder}/", soft_wrap=True)
-    for trial in last_failed(storage, study.study_id, FAILED):
-        console.print(f"trial {trial.number} failed: {last_line(facts_of(trial)['error'])}", soft_wrap=True)
+    for trial in last_failed(storage, study.study_id, FAILED_TRIALS):
+        console.print(f"trial {trial.number} failed: {last_line(TrialRecord.of(trial).error)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

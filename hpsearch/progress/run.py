@@ -1,7 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, one line per finished trial in a pipe.
-
-Everything here goes to stderr; stdout is for results.
-"""
+"""The progress of `hpsearch run`: a live table on a terminal, one line per finished trial in a pipe."""
 
 import time
 from dataclasses import dataclass
@@ -15,16 +12,19 @@ from rich.text import Text
 
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
-from hpsearch.search.supervisor import Observer
+from hpsearch.results import markdown
+from hpsearch.search.observer import Observer
+from hpsearch.search.search import Loaded, Search
+from hpsearch.search.stored_study import StoredStudy
 from hpsearch.text import duration, short
-from hpsearch.training import EpochReport
+from hpsearch.training import IntervalReport
 
 REFRESH_SECONDS = 0.25
 
 
-def observer_for(console: Console, name: str, intervals: int) -> "Lines":
+def run_progress(console: Console) -> "RunLines":
     """Return the observer that fits where `console` writes to."""
-    return LiveTable(console, name, intervals) if console.is_terminal else Lines(console, name, intervals)
+    return RunTable(console) if console.is_terminal else RunLines(console)
 
 
 @dataclass
@@ -35,13 +35,13 @@ class _Row:
     best: float | None = None
 
 
-class Lines(Observer):
+class RunLines(Observer):
     """One line per finished trial, and the messages."""
 
-    def __init__(self, console: Console, name: str, intervals: int) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.name = name
-        self.intervals = intervals
+        self.name = ""
+        self.intervals = 0
         self.rows: dict[int, _Row] = {}
         self.states: dict[TrialState, int] = {}
         self.limit = 0
@@ -49,15 +49,23 @@ class Lines(Observer):
         self.began = time.monotonic()
         self.finished_here = 0
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "RunLines":
         return self
 
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def best_so_far(self, value: float, number: int) -> None:
-        """Take the best value known before the run."""
-        self.best = (value, number)
+    def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
+        """Say what is going to be done, and take what the study has come to before."""
+        self.name, self.intervals = stored.name, loaded.intervals
+        if loaded.data.note:
+            self.message(f"the data are {loaded.data.note}")
+        if search.workers:
+            self.console.print(f"hpsearch: starting {markdown.count(search.workers, 'worker')}", soft_wrap=True)
+        if (plan := search.strategy.plan(loaded.intervals)) is not None:
+            self.message(plan)
+        if (best := stored.best_trial()) is not None:
+            self.best = (best.value or 0.0, best.number)
 
     def counts(self, counts: dict[TrialState, int], limit: int) -> None:
         """Take the present number of trials in each state."""
@@ -67,7 +75,7 @@ class Lines(Observer):
         """Note a trial."""
         self.rows[task.number] = _Row(task, intervals_before)
 
-    def reported(self, number: int, report: EpochReport) -> None:
+    def reported(self, number: int, report: IntervalReport) -> None:
         """Note a trial's progress."""
         row = self.rows[number]
         row.done = report.interval
@@ -142,15 +150,15 @@ class Lines(Observer):
         return parts
 
 
-class LiveTable(Lines):
+class RunTable(RunLines):
     """The same lines, with a live table of the running trials below them."""
 
-    def __init__(self, console: Console, name: str, intervals: int) -> None:
-        super().__init__(console, name, intervals)
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self.live = Live(console=console, auto_refresh=False, transient=True)
         self.refreshed = 0.0
 
-    def __enter__(self) -> "LiveTable":
+    def __enter__(self) -> "RunTable":
         self.live.start()
         return self
 

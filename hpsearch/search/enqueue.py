@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.errors import UsageError
-from hpsearch.search.opening import OpenStudy
 from hpsearch.search.options import read_value
+from hpsearch.search.stored_study import StoredStudy
 from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe
 from hpsearch.study import Recipe, Study
 from hpsearch.text import brief
@@ -32,9 +32,9 @@ def parse_params(texts: Sequence[str], study: Study) -> Params:
     return params
 
 
-def enqueue(opened: OpenStudy, params: Mapping[str, Any]) -> int:
+def enqueue(stored: StoredStudy, params: Mapping[str, Any]) -> int:
     """Add a waiting trial that has `params` to the study, and return its number."""
-    study = opened.optuna_study()
+    study = stored.optuna_study()
     study.enqueue_trial(dict(params))
     return max(trial.number for trial in study.get_trials(deepcopy=False))
 

@@ -5,7 +5,6 @@ results.trials.sort_values("value")
 model = results.model(results.best)
 """
 
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from torch import nn
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
+from hpsearch.defaults import default_runs, default_storage
 from hpsearch.errors import CheckpointError, UsageError
-from hpsearch.executors.task import BEST
+from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.results.tables import history_frame, trials_frame
-from hpsearch.search.opening import OpenStudy, open_to_read
+from hpsearch.search.stored_study import StoredStudy, open_to_read
 from hpsearch.study import StudyFile, load_study
 from hpsearch.training import load_weights
 
@@ -26,20 +26,20 @@ from hpsearch.training import load_weights
 class Results:
     """A study in a storage together with its study file."""
 
-    def __init__(self, study_file: StudyFile, opened: OpenStudy) -> None:
+    def __init__(self, study_file: StudyFile, stored: StoredStudy) -> None:
         self.study_file = study_file
-        self.opened = opened
+        self.stored = stored
         self.study = study_file.study
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row a trial (see `trials_frame`)."""
-        return trials_frame(self.opened)
+        return trials_frame(self.stored)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an interval (see `history_frame`)."""
-        return history_frame(self.opened)
+        return history_frame(self.stored)
 
     @cached_property
     def data(self) -> Dataset:
@@ -52,9 +52,9 @@ class Results:
 
         Raises UsageError when no trial is complete.
         """
-        trial = self.opened.best_trial()
+        trial = self.stored.best_trial()
         if trial is None:
-            raise UsageError(f"study {self.opened.name} has no complete trial yet: hpsearch run finishes some")
+            raise UsageError(f"study {self.stored.name} has no complete trial yet: hpsearch run finishes some")
         return trial.number
 
     def model(self, number: int) -> nn.Module:
@@ -62,9 +62,9 @@ class Results:
 
         Raises UsageError if there is no such trial or its weights are gone or damaged.
         """
-        path = self.opened.folder / str(number) / BEST
+        path = self.stored.trial_folder(number) / BEST_WEIGHTS
         if number not in self.trials.index:
-            raise UsageError(f"study {self.opened.name} has no trial {number}")
+            raise UsageError(f"study {self.stored.name} has no trial {number}")
         try:
             state = checkpoint.load(path)
         except FileNotFoundError as error:
@@ -86,13 +86,13 @@ def open_results(
     that minimises or has several objectives.
     """
     study_file = load_study(study)
-    storage = storage or os.environ.get("HPSEARCH_STORAGE", "sqlite:///hpsearch.db")
-    runs = Path(runs or os.environ.get("HPSEARCH_RUNS", "runs"))
-    opened = open_to_read(storage, name or study_file.name, runs)
-    if (directions := opened.storage.get_study_directions(opened.study_id)) != [StudyDirection.MAXIMIZE]:
+    storage = storage or default_storage()
+    runs = Path(runs or default_runs())
+    stored = open_to_read(storage, name or study_file.name, runs)
+    if (directions := stored.storage.get_study_directions(stored.study_id)) != [StudyDirection.MAXIMIZE]:
         what = "minimises" if len(directions) == 1 else f"has {len(directions)} objectives"
         raise UsageError(
-            f"study {opened.name} {what}, and this command is for studies that maximise one value, as hpsearch run "
+            f"study {stored.name} {what}, and this command is for studies that maximise one value, as hpsearch run "
             f"makes them: hpsearch dashboard shows it"
         )
-    return Results(study_file, opened)
+    return Results(study_file, stored)

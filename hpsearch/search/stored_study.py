@@ -16,13 +16,15 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
-from hpsearch.executors.task import LAST, PREVIOUS, remove_resume_points
+from hpsearch.executors.trial_files import remove_resume_points, resume_points, trial_folder
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import STUDY_ID, find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
-from hpsearch.search.pruners import canonical
+from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.search.storage import FINISHED, Storage, shown
+from hpsearch.search.strategy import Strategy
+from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile
 
 FINGERPRINT = "hpsearch:fingerprint"
@@ -34,7 +36,7 @@ LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenStudy:
+class StoredStudy:
     """A study in a storage. `uid` tells it from others of its name elsewhere; `folder` holds its trials' files."""
 
     name: str
@@ -53,29 +55,35 @@ class OpenStudy:
 
         One that diverged is complete, with the worst value, and never the best.
         """
-        complete = self.optuna_study().get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        whole = (trial for trial in complete if trial.user_attrs.get("reason") != "diverged")
-        return max(whole, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+        return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False))), None)
 
-    def record_run(self, study_file: StudyFile, *, sampler: str, pruner: str, device: str, workers: int) -> None:
+    def trial_folder(self, number: int) -> Path:
+        """Return the folder of a trial's files."""
+        return trial_folder(self.folder, number)
+
+    def user_attrs(self) -> dict[str, Any]:
+        """Return the study's user attributes."""
+        return self.storage.get_study_user_attrs(self.study_id)
+
+    def record_run(self, study_file: StudyFile, strategy: Strategy, *, device: str, workers: int) -> None:
         """Keep with the study how it is run and where, once for all runs that are alike.
 
         Raises UsageError if it was run with another pruner: trials that were pruned by different rules cannot be
         compared. The sampler may change, as it does for enqueued trials.
         """
         for run in self.runs():
-            if canonical(run["pruner"]) != canonical(pruner):
+            if not same_pruner(parse_pruner(run["pruner"]), strategy.pruner):
                 raise UsageError(
-                    f"study {self.name} was run with --pruner {run['pruner']}, not {pruner}: give that again, or start "
-                    f"a new study with --fresh or --name NAME"
+                    f"study {self.name} was run with --pruner {run['pruner']}, not {strategy.pruner}: give that again, "
+                    f"or start a new study with --fresh or --name NAME"
                 )
         self.storage.append_once(
             self.study_id,
             RUNS,
             {
                 "study_file": study_file.digest,
-                "sampler": sampler,
-                "pruner": pruner,
+                "sampler": str(strategy.sampler),
+                "pruner": str(strategy.pruner),
                 "device": device,
                 "workers": workers,
                 "machine": machine(device),
@@ -83,9 +91,14 @@ class OpenStudy:
             },
         )
 
+    def finished(self) -> int:
+        """Return how many trials are finished: complete or pruned."""
+        counts = self.storage.counts(self.study_id)
+        return sum(counts.get(state, 0) for state in FINISHED)
+
     def runs(self) -> list[dict[str, Any]]:
         """Return what `record_run` kept, the first run first."""
-        found: list[dict[str, Any]] = self.storage.get_study_user_attrs(self.study_id).get(RUNS, [])
+        found: list[dict[str, Any]] = self.user_attrs().get(RUNS, [])
         return found
 
     def other_text(self, study_file: StudyFile) -> bool:
@@ -98,11 +111,11 @@ class OpenStudy:
         One that is killed after it stored a trial's end leaves its resume point, which nobody needs any more.
         """
         checkpoint.remove_orphans(self.folder, recursive=True)
-        left = {path.parent for name in (LAST, PREVIOUS) for path in self.folder.glob(f"*/{name}")}
+        left = {path.parent for path in resume_points(self.folder)}
         if not left:
             return
         for trial in self.optuna_study().get_trials(deepcopy=False):
-            if trial.state.is_finished() and (folder := self.folder / str(trial.number)) in left:
+            if trial.state.is_finished() and (folder := self.trial_folder(trial.number)) in left:
                 remove_resume_points(folder, failed=trial.state == TrialState.FAIL)
 
     @cached_property
@@ -113,7 +126,7 @@ class OpenStudy:
 
 def open_for_run(
     url: str, study_file: StudyFile, data: Dataset, *, name: str, seed: int | None, runs: Path, fresh: bool = False
-) -> OpenStudy:
+) -> StoredStudy:
     """Open the study `name` to run it, creating database, study and folder where there are none.
 
     With `fresh`, the first free of `name`, `name.2`, `name.3`, … is created. Without a seed, the stored one holds, or
@@ -139,22 +152,22 @@ def open_for_run(
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
     # Else the copy would write to the folder of the study it was copied from.
     storage.separate_copy(study_id, STUDY_ID, attrs[STUDY_ID])
-    stored = storage.describe_once(study_id, attrs)
-    before = stored[FINGERPRINT]
+    held = storage.set_attrs_once(study_id, attrs)
+    before = held[FINGERPRINT]
     if seed is None:
         now["seed"] = before["seed"]
     _refuse_changes(name, url, before, now)
-    folder = make_folder(runs, name, stored[STUDY_ID])
-    opened = OpenStudy(
+    folder = make_folder(runs, name, held[STUDY_ID])
+    stored = StoredStudy(
         name=name,
         storage=storage,
         study_id=study_id,
-        uid=stored[STUDY_ID],
+        uid=held[STUDY_ID],
         seed=before["seed"],
         folder=folder,
     )
-    opened.remove_leftovers()
-    return opened
+    stored.remove_leftovers()
+    return stored
 
 
 def check_name(name: str) -> str:
@@ -169,26 +182,25 @@ def check_name(name: str) -> str:
 
 def finished_already(
     url: str, study_file: StudyFile, *, name: str, seed: int | None, runs: Path, n_trials: int
-) -> OpenStudy | None:
+) -> StoredStudy | None:
     """Return the study if it exists and has its `n_trials` finished trials, found out without loading its data.
 
     Raises UsageError as `open_for_run` does, but for the data set.
     """
     try:
-        opened = open_to_read(url, name, runs)
+        stored = open_to_read(url, name, runs)
     except UsageError:
         return None
-    counts = opened.storage.counts(opened.study_id)
-    before = opened.storage.get_study_user_attrs(opened.study_id).get(FINGERPRINT)
-    if before is None or sum(counts.get(state, 0) for state in FINISHED) < n_trials:
+    before = stored.user_attrs().get(FINGERPRINT)
+    if before is None or stored.finished() < n_trials:
         return None
     now = describe_study(study_file, None, before["seed"] if seed is None else seed)
     _refuse_changes(name, url, {**before, "data": {}}, now)
-    opened.remove_leftovers()
-    return opened
+    stored.remove_leftovers()
+    return stored
 
 
-def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
+def open_to_read(url: str, name: str, runs: Path) -> StoredStudy:
     """Open an existing study to read it. Raises UsageError, naming those there are, if there is none of the name."""
     storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
     studies = {study.study_name: study for study in storage.get_all_studies()}
@@ -196,7 +208,7 @@ def open_to_read(url: str, name: str, runs: Path) -> OpenStudy:
         raise UsageError(f"there is no study {name!r} in {shown(url)}: it has {', '.join(sorted(studies)) or 'none'}")
     attrs = studies[name].user_attrs
     uid = attrs.get(STUDY_ID, "")
-    return OpenStudy(
+    return StoredStudy(
         name=name,
         storage=storage,
         study_id=studies[name]._study_id,

@@ -3,16 +3,14 @@
 The first interrupt is passed on to the processes, which put their trials back into the queue; the second ends them.
 """
 
-import contextlib
 import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import optuna
@@ -22,10 +20,9 @@ import torch.multiprocessing
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError
 from hpsearch.executors import processes, time_to_load
-from hpsearch.search.comparison import Pair, train_pair, trained
-from hpsearch.search.opening import open_for_run
+from hpsearch.interrupts import SIGNALS, handling
+from hpsearch.search.comparison import Comparison, Pair, train_pair, trained
 from hpsearch.search.supervisor import End
-from hpsearch.study import StudyFile
 
 TICK_SECONDS = 0.25
 LOADED = "loaded"
@@ -33,7 +30,7 @@ LOADED = "loaded"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all pairs have in common. `data` is None where the processes have to load it themselves.
+    """What a pair's process is given. `data` is None where it has to load them itself.
 
     One that takes longer than `load_timeout` seconds to load study and data fails.
     """
@@ -47,6 +44,17 @@ class Job:
     device: str
     workers: int
     load_timeout: float
+
+    def comparison(self) -> Comparison:
+        """Load the study file in the pair's process. Raises StudyFileError if its text is another by now."""
+        return Comparison(
+            study_file=processes.load_unchanged(self.path, self.digest),
+            storage=self.storage,
+            runs=self.runs,
+            budget=self.budget,
+            device=self.device,
+            workers=self.workers,
+        )
 
 
 class Watcher(Protocol):
@@ -71,27 +79,17 @@ class Watcher(Protocol):
         """Time passed."""
 
 
-def make_job(
-    study_file: StudyFile,
-    data: Dataset,
-    *,
-    storage: str,
-    runs: Path,
-    budget: int,
-    device: str,
-    workers: int = 1,
-    load_seconds: float = 0.0,
-) -> Job:
+def make_job(comparison: Comparison, data: Dataset, *, load_seconds: float = 0.0) -> Job:
     """Return the job, its data moved to shared memory if they are tensors. Loading took `load_seconds` here."""
     return Job(
-        path=study_file.path,
-        digest=study_file.digest,
+        path=comparison.study_file.path,
+        digest=comparison.study_file.digest,
         data=data.share(),
-        storage=storage,
-        runs=runs,
-        budget=budget,
-        device=device,
-        workers=workers,
+        storage=comparison.storage,
+        runs=comparison.runs,
+        budget=comparison.budget,
+        device=comparison.device,
+        workers=comparison.workers,
         load_timeout=time_to_load(load_seconds),
     )
 
@@ -103,15 +101,23 @@ def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
     """
     waiting = list(pairs)
     running: list[_Process] = []
-    with _interrupts(running) as interrupted:
+    interrupted = False
+
+    def on_interrupt() -> None:
+        nonlocal interrupted
+        for process in running if not interrupted else ():
+            process.child.send_signal(signal.SIGTERM)
+        interrupted = True
+
+    with handling(on_interrupt):
         try:
-            while running or (waiting and not interrupted()):
-                while waiting and len(running) < job.workers and not interrupted():
+            while running or (waiting and not interrupted):
+                while waiting and len(running) < job.workers and not interrupted:
                     running.append(_Process(waiting.pop(0), job))
                     watcher.pair_started(running[-1].pair)
                 wait([waitable for process in running for waitable in process.child.waitables], TICK_SECONDS)
                 for process in list(running):
-                    if not process.receive(watcher, expected=bool(interrupted())):
+                    if not process.receive(watcher, expected=interrupted):
                         process.child.close()
                         running.remove(process)
                 watcher.tick()
@@ -120,28 +126,7 @@ def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
                 process.child.send_signal(signal.SIGKILL)
             for process in running:
                 process.child.close()
-        return not interrupted()
-
-
-@contextlib.contextmanager
-def _interrupts(running: "list[_Process]") -> Iterator[Callable[[], int]]:
-    """Pass the first signal on to the processes, raise KeyboardInterrupt at the second; give their number."""
-    count = 0
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if count > 1:
-            raise KeyboardInterrupt
-        for process in running:
-            process.child.send_signal(signal.SIGTERM)
-
-    previous = {number: signal.signal(number, on_signal) for number in processes.SIGNALS}
-    try:
-        yield lambda: count
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        return not interrupted
 
 
 class _Process:
@@ -174,26 +159,21 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
     """Train one pair, in its own process."""
     # Signals for the terminal's foreground processes go to the parent, which passes them on once.
     os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, processes.SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study_file = processes.load_unchanged(job.path, job.digest)
-        data = job.data or study_file.study.load_data().without_test()
+        comparison = job.comparison()
+        data = job.data or comparison.study_file.study.load_data().without_test()
         _send(connection, LOADED)
-        opened = open_for_run(job.storage, study_file, data, name=pair.name, seed=pair.seed, runs=job.runs)
-        opened.record_run(study_file, sampler=pair.sampler, pruner=pair.pruner, device=job.device, workers=job.workers)
-        end = train_pair(
+        finished = train_pair(
             pair,
-            opened,
-            study_file.study,
+            comparison,
             data,
-            job.budget,
-            device=job.device,
             reported=lambda accuracy: _send(connection, "pair_reported", accuracy),
             message=lambda text: _send(connection, "message", f"{pair.name}: {text}"),
         )
-        _send(connection, "pair_ended", end, *trained(opened))
+        _send(connection, "pair_ended", finished.end, *trained(finished.stored))
     except HpsearchError as error:
         _send(connection, "pair_failed", str(error))
     except KeyboardInterrupt:

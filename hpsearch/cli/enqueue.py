@@ -7,9 +7,9 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.cli.arguments import WHERE, as_typed, set_data_folder
-from hpsearch.search.enqueueing import enqueue, parse_params
-from hpsearch.search.opening import open_for_run
+from hpsearch.search.enqueue import enqueue, parse_params
 from hpsearch.search.storage import FINISHED, check_url
+from hpsearch.search.stored_study import open_for_run
 from hpsearch.study import load_study, users_code
 
 
@@ -31,9 +31,9 @@ def enqueue_trial(
     fixed = parse_params(params, study_file.study)
     with users_code(study_file.path):
         dataset = study_file.study.load_data()
-    opened = open_for_run(storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs)
-    number = enqueue(opened, fixed)
-    counts = opened.storage.counts(opened.study_id)
+    stored = open_for_run(storage, study_file, dataset, name=name or study_file.name, seed=seed, runs=runs)
+    number = enqueue(stored, fixed)
+    counts = stored.storage.counts(stored.study_id)
     enough = sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING, TrialState.WAITING))
     given = " ".join(f"{key}={value}" for key, value in fixed.items())
     print(f"Trial {number} waits: {given}; what is not given will be drawn")

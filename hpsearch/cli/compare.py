@@ -1,0 +1,107 @@
+"""`hpsearch compare`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import frame_table, make_console
+from hpsearch.datasets import length
+from hpsearch.errors import HpsearchError
+from hpsearch.progress import compare_progress
+from hpsearch.results.comparison import short_table
+from hpsearch.results.comparison_page import Compared, read_comparison, write_comparison
+from hpsearch.search.comparison import Comparison, budget_of, make_pairs, trained_already
+from hpsearch.search.folders import folder_name
+from hpsearch.search.pair_processes import make_job, train_pairs
+from hpsearch.search.pruners import most_intervals
+from hpsearch.search.storage import check_url
+from hpsearch.search.strategy import Strategy
+from hpsearch.study import load_study, users_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of the command."""
+
+    study: str
+    strategies: str
+    repeats: int
+    epoch_budget: int
+    name: str | None
+    storage: str
+    runs: Path
+    data: Path | None
+    workers: int | None
+    seed: int | None
+    device: str
+    out: Path | None
+
+
+def compare_strategies(options: CompareOptions) -> int:
+    """Train every strategy under every seed, write the comparison; return the exit code.
+
+    Raises HpsearchError; bad input is found before anything is created.
+    """
+    console = make_console(stderr=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    set_data_folder(options.data)
+    check_url(options.storage, create=True)
+    study_file = load_study(options.study)
+    definition = study_file.study
+    first_seed = definition.seed if options.seed is None else options.seed
+    name = options.name or study_file.name
+    pairs = make_pairs(options.strategies, definition, name=name, repeats=options.repeats, seed=first_seed)
+    comparison = Comparison(
+        study_file=study_file,
+        storage=options.storage,
+        runs=options.runs,
+        budget=budget_of(definition, options.epoch_budget),
+        device=check_device(options.device),
+        workers=options.workers or default_workers("cpu"),
+    )
+    began = time.monotonic()
+    with users_code(study_file.path):
+        dataset = definition.load_data()
+        load_seconds = time.monotonic() - began + study_file.seconds
+        intervals = most_intervals(definition, length(dataset.train))
+    strategies = [Strategy.parse(text) for text in dict.fromkeys(pair.strategy for pair in pairs)]
+    for strategy in strategies:
+        strategy.make_pruner(intervals, first_seed)
+    folder = output_folder(options.out or Path("reports") / folder_name(name))
+    before = trained_already(pairs, comparison, dataset)
+    if dataset.note:
+        console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
+    for plan in dict.fromkeys(strategy.plan(intervals) for strategy in strategies):
+        if plan is not None:
+            console.print(f"hpsearch: {plan}", style="yellow", soft_wrap=True)
+    left = [pair for pair in pairs if before[pair] < comparison.budget]
+    with compare_progress(console, name, before, comparison.budget) as watcher:
+        finished = train_pairs(left, make_job(comparison, dataset, load_seconds=load_seconds), watcher)
+    missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
+    compared_pairs = [pair for pair in pairs if pair.repeat not in missing]
+    if compared_pairs:
+        epochs = options.epoch_budget
+        compared = read_comparison(comparison, dataset, compared_pairs, epochs=epochs, missing=len(missing))
+        write_comparison(folder, compared, study_file, dataset, epochs=epochs, command=as_typed())
+        _print(compared, folder)
+    if not finished:
+        console.print(f"hpsearch: interrupted; everything is saved: {as_typed()}", soft_wrap=True)
+        return 130
+    if watcher.failures:
+        raise HpsearchError(
+            f"{len(watcher.failures)} of {len(pairs)} pairs failed: the same command tries them again, and leaving "
+            f"their strategies out compares the others. The first failure is {watcher.failures[0]}"
+        )
+    if watcher.trained_here == 0:
+        console.print("hpsearch: nothing was left to train: every pair has its epochs", soft_wrap=True)
+    return 0
+
+
+def _print(compared: Compared, folder: Path) -> None:
+    stdout = make_console()
+    stdout.print(frame_table(short_table(compared.strategies)))
+    stdout.print(f"\n{compared.conclusion}\n", soft_wrap=not stdout.is_terminal)
+    print(f"Written     {folder}/compare.md, .csv and .png, compare_repeats.csv, compare_curves.csv", flush=True)

@@ -1,0 +1,201 @@
+"""`hpsearch retrain`."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.output import frame_table, make_console
+from hpsearch.datasets import Dataset, length
+from hpsearch.errors import HpsearchError, UsageError
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
+from hpsearch.progress import RetrainProgress
+from hpsearch.results import markdown
+from hpsearch.results.configurations import (
+    Configuration,
+    check_unchanged,
+    read_configuration,
+)
+from hpsearch.results.model_card import FinalModel, export_program, write_model
+from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_final_model
+from hpsearch.search.folders import folder_name
+from hpsearch.search.pruners import most_intervals
+from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.study_files import digest, find_study, studies_folder
+from hpsearch.text import brief
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainOptions:
+    """The options of the command."""
+
+    configurations: Sequence[Path]
+    study: str | None
+    seeds: int
+    runs: Path
+    data: Path | None
+    workers: int | None
+    device: str
+    out: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is to be confirmed and trained."""
+
+    candidates: Sequence[Configuration]
+    study_file: StudyFile
+    data: Dataset
+    load_seconds: float
+    device: str
+
+
+def retrain(options: RetrainOptions) -> int:
+    """Confirm the candidates, train the best one, test it once, write it; return the exit code."""
+    console = make_console(stderr=True)
+    set_data_folder(options.data)
+    job = _load(options, console)
+    candidates = job.candidates
+    folder = output_folder(options.out or Path("reports") / folder_name(candidates[0].study) / "retrain")
+    intervals = most_intervals(job.study_file.study, length(job.data.train))
+    progress = RetrainProgress(console, len(candidates) * options.seeds, intervals)
+    try:
+        with closing(_executor(options, job)) as executor, progress:
+            confirmed = confirm(
+                candidates,
+                options.seeds,
+                executor,
+                options.runs / folder_name(f"{candidates[0].study}.retrain"),
+                device=job.device,
+                reported=progress.reported,
+                ended=progress.ended,
+            )
+    except KeyboardInterrupt:
+        console.print(f"hpsearch: interrupted; what is trained is kept: {as_typed()}", soft_wrap=True)
+        return 130
+    ranking = candidates_frame(candidates, confirmed)
+    best = ranking.iloc[0]
+    winner = candidates[int(best["candidate"]) - 1]
+    make_console().print(frame_table(_shown(ranking, options.configurations)))
+    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
+    with progress:
+        run = train_final_model(
+            job.study_file.study,
+            winner,
+            job.data,
+            int(best["intervals"]),
+            device=job.device,
+            reported=progress.finally_reported,
+        )
+    assert job.data.test is not None
+    # Before the test set is used, which is not to be used again when this fails.
+    program = export_program(run.model, job.data.test)
+    evaluation = evaluate_once(run.model, job.data)
+    final = FinalModel(
+        configuration=winner,
+        run=run,
+        data=job.data,
+        candidates=ranking,
+        confirmed=confirmed,
+        evaluation=evaluation,
+        program=program,
+        command=as_typed(),
+        device=job.device,
+    )
+    write_model(folder, final)
+    print(
+        f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
+        f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
+        f"Written     {folder}/card.md, model.pt,{' model.pt2,' * (program.error is None)} confusion.png and tables",
+        flush=True,
+    )
+    if program.error is not None:
+        raise HpsearchError(f"all is written but the exported program: {program.error}")
+    return 0
+
+
+def _load(options: RetrainOptions, console: Console) -> _Job:
+    """Read the candidates, and load the study file and data that they were found with. Raises UsageError."""
+    paths = options.configurations
+    candidates = [read_configuration(path) for path in paths]
+    _check_together(paths, candidates)
+    device = check_device(options.device)
+    path = find_study(options.study) if options.study is not None else _study_path(paths[0], candidates[0])
+    console.print(f"hpsearch: running the study file {path}", soft_wrap=True)
+    study_file = load_study(str(path.absolute()))
+    began = time.monotonic()
+    with users_code(study_file.path):
+        data = study_file.study.load_data()
+    load_seconds = study_file.seconds + time.monotonic() - began
+    for path, candidate in zip(paths, candidates, strict=True):
+        check_unchanged(candidate, path, study_file, data)
+    if data.test is None:
+        raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
+    return _Job(candidates=candidates, study_file=study_file, data=data, load_seconds=load_seconds, device=device)
+
+
+def _executor(options: RetrainOptions, job: _Job) -> Executor:
+    workers = default_workers(job.device) if options.workers is None else options.workers
+    if not workers:
+        return InlineExecutor(job.study_file.study, job.data)
+    return LocalExecutor(
+        job.study_file,
+        job.data,
+        workers=min(workers, len(job.candidates) * options.seeds),
+        load_timeout=time_to_load(job.load_seconds),
+    )
+
+
+def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) -> None:
+    """Raise UsageError if candidates cannot be compared, or one is given twice."""
+    first = candidates[0]
+    for path, candidate in zip(paths[1:], candidates[1:], strict=True):
+        if (candidate.study_file, candidate.study_digest, candidate.data) != (
+            first.study_file,
+            first.study_digest,
+            first.data,
+        ):
+            raise UsageError(
+                f"{paths[0]} and {path} come from different studies ({first.study_file}, {candidate.study_file}) or "
+                f"data: retrain them one at a time"
+            )
+    for index, candidate in enumerate(candidates):
+        if candidate in candidates[:index]:
+            raise UsageError(f"{paths[index]} is the same as {paths[candidates.index(candidate)]}: give it once")
+
+
+def _study_path(path: Path, configuration: Configuration) -> Path:
+    """Return the file in the studies folder that a configuration was exported from.
+
+    A configuration may come from elsewhere, and so does not decide what is run: the file is the one of that name in
+    the user's own folder, and has the same text. Raises UsageError if there is none.
+    """
+    found = studies_folder() / Path(configuration.study_file).name
+    if not found.is_file():
+        raise UsageError(
+            f"{path} is of the study file {brief(configuration.study_file)}, and there is no {found}: give --study FILE"
+        )
+    if digest(found.read_bytes()) != configuration.study_digest:
+        raise UsageError(
+            f"{found} does not have the text that {path} was exported from: undo the change, export again, or have "
+            f"--study {found} say what has changed"
+        )
+    return found
+
+
+def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
+            "searched": [f"{value:.4f}" for value in ranking["searched"]],
+            "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
+            "seeds": ranking["seeds"],
+            "failed": ranking["failed"],
+            "best interval": [f"{interval:.0f}" for interval in ranking["intervals"]],
+        }
+    )

@@ -1,0 +1,124 @@
+"""A comparison's page, tables and curves, as files."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hpsearch.checkpoint import write_atomically
+from hpsearch.datasets import Dataset, length
+from hpsearch.results import markdown
+from hpsearch.results.comparison import (
+    conclusion,
+    epochs_frame,
+    improvements,
+    of_complete,
+    plot_curves,
+    repeats_frame,
+    shown_table,
+    strategies_frame,
+)
+from hpsearch.results.figures import write_figure
+from hpsearch.search.comparison import Comparison, Pair
+from hpsearch.search.stored_study import StoredStudy, open_to_read
+from hpsearch.search.strategy import Strategy
+from hpsearch.study import StudyFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What a comparison showed: its frames (see `hpsearch.results.comparison`) and what they allow to be said."""
+
+    curve: pd.DataFrame
+    repeats: pd.DataFrame
+    strategies: pd.DataFrame
+    conclusion: str
+    studies: Sequence[StoredStudy]
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds were compared."""
+        return markdown.count(int(self.strategies["repeats"].max()), "seed")
+
+
+def read_comparison(
+    comparison: Comparison, data: Dataset, pairs: Sequence[Pair], *, epochs: int, missing: int = 0
+) -> Compared:
+    """Read what the `pairs` trained, `epochs` each; `missing` repeats are not finished yet."""
+    study_file = comparison.study_file
+    definition = study_file.study
+    stored = {pair: open_to_read(comparison.storage, pair.name, comparison.runs) for pair in pairs}
+    assert isinstance(definition.interval, int)
+    curve = epochs_frame(stored, definition.interval)
+    repeats = repeats_frame(stored, curve, epochs)
+    strategies = strategies_frame(repeats)
+    default = str(Strategy.of(definition.sampler, definition.pruner))
+    text = conclusion(repeats, strategies, budget=epochs, default=default, examples=length(data.validation))
+    if missing:
+        done = int(strategies["repeats"].max())
+        text = f"**Not finished**: {done} of {done + missing} seeds are compared here. {text}"
+    changed = [pair.name for pair, study in stored.items() if study.other_text(study_file)]
+    if changed:
+        text += (
+            f" **Caution**: {study_file.path.name} was changed since some of this was trained "
+            f"({_some(changed)}): if the change is more than words, --name starts a comparison of its own."
+        )
+    return Compared(curve=curve, repeats=repeats, strategies=strategies, conclusion=text, studies=list(stored.values()))
+
+
+def write_comparison(
+    folder: Path, compared: Compared, study_file: StudyFile, data: Dataset, *, epochs: int, command: str
+) -> None:
+    """Write the page `compare.md`, its figure and its tables into `folder`."""
+    title = f"{study_file.name}: {epochs:,} epochs for each strategy, {compared.seeds}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_figure(plot_curves(compared.curve, compared.strategies, epochs, title), folder / "compare.png")
+    write_atomically(folder / "compare.csv", compared.strategies.to_csv(index=False).encode())
+    write_atomically(folder / "compare_repeats.csv", compared.repeats.to_csv(index=False).encode())
+    write_atomically(folder / "compare_curves.csv", improvements(compared.curve).to_csv(index=False).encode())
+    write_atomically(folder / "compare.md", _page(compared, study_file, data, epochs, command).encode())
+
+
+def _page(compared: Compared, study_file: StudyFile, data: Dataset, epochs: int, command: str) -> str:
+    sizes = f"{length(data.train):,} training and {length(data.validation):,} validation examples"
+    return f"""# {study_file.name}: strategies compared
+
+{compared.conclusion}
+
+{markdown.table(shown_table(compared.strategies))}
+
+Figures are means over {compared.seeds}, ± the standard deviation (rank: ± the standard error). *Best validation
+accuracy* is that of every epoch trained, those of trials that were pruned or not finished included;
+{of_complete(compared.strategies)}
+*Rank* is among the strategies under the same seed, by best validation accuracy, ties averaged. *Area under curve* is
+the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median over all seeds of the
+epochs until the best so far came within 0.5 % of the best of all ({compared.curve["accuracy"].max():.4f}), where more
+than half of them got there, and how many did. *Complete*, *pruned* (those whose loss was not finite any more included)
+and *failed* are trials; the one that was running when the epochs were used up is none of these.
+
+![Best validation accuracy so far against epochs trained, by strategy](compare.png)
+
+Bands are the mean ± one standard error over the seeds. The curves are in [compare_curves.csv](compare_curves.csv).
+
+| | |
+| --- | --- |
+| command | `{command}` |
+| data | {sizes}{"; " + data.note if data.note else ""} |
+{_where(compared.studies)}
+"""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _where(studies: Iterable[StoredStudy]) -> str:
+    """Return the table's rows on where the pairs were trained."""
+    runs = [run for study in studies for run in study.runs()]
+    machines = dict.fromkeys(
+        f"{run['machine']}; {markdown.count(run['workers'], 'pair')} at a time, on {run['device']}" for run in runs
+    )
+    versions = dict.fromkeys(run["versions"] for run in runs)
+    rows = (("machine", machines), ("versions", versions))
+    return "\n".join(f"| {name} | {'; or '.join(found) or 'not recorded'} |" for name, found in rows)

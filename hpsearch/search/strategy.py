@@ -1,0 +1,62 @@
+"""A strategy: how configurations are drawn (the sampler), and which trials are stopped early (the pruner)."""
+
+from dataclasses import dataclass
+
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from hpsearch.search.options import Named
+from hpsearch.search.pruners import make_pruner, parse_pruner, rung_plan
+from hpsearch.search.samplers import fixed_points, make_sampler, parse_sampler
+from hpsearch.space import Params
+from hpsearch.study import Study
+
+NO_PRUNER = "none"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A sampler and a pruner, each with its options."""
+
+    sampler: Named
+    pruner: Named
+
+    @classmethod
+    def of(cls, sampler: str, pruner: str = NO_PRUNER) -> "Strategy":
+        """Return the strategy of a sampler and a pruner as they are typed, such as `tpe:n_startup_trials=5`.
+
+        Raises UsageError for an unknown name or option, or an option's value that is not allowed.
+        """
+        return cls(parse_sampler(sampler), parse_pruner(pruner))
+
+    @classmethod
+    def parse(cls, text: str) -> "Strategy":
+        """Return the strategy that `SAMPLER[+PRUNER]` names. Raises UsageError as `of` does."""
+        sampler, _, pruner = text.partition("+")
+        return cls.of(sampler, pruner or NO_PRUNER)
+
+    def __str__(self) -> str:
+        return f"{self.sampler}" + ("" if self.pruner.text == NO_PRUNER else f"+{self.pruner}")
+
+    def make_sampler(self, study: Study, seed: int) -> BaseSampler:
+        """Return the sampler for a study and its seed."""
+        return make_sampler(self.sampler, seed, study)
+
+    def make_pruner(self, intervals: int, seed: int) -> BasePruner:
+        """Return the pruner for a study whose trials have at most so many intervals.
+
+        Raises UsageError where its options do not fit so many.
+        """
+        return make_pruner(self.pruner, intervals, seed)
+
+    def points(self, study: Study) -> list[Params] | None:
+        """Return the configurations that are handed out in order, or None where the sampler draws them.
+
+        There are none for `manual`, which runs what is enqueued. Raises UsageError for a grid over a float without
+        `grid=`.
+        """
+        return fixed_points(self.sampler, study)
+
+    def plan(self, intervals: int) -> str | None:
+        """Return a line on when trials are compared, or None where there is nothing to plan."""
+        return rung_plan(self.pruner, intervals)

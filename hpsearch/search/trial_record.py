@@ -1,0 +1,124 @@
+"""What is stored with a trial that has ended, how it is read back, and which state and value a trial ends with.
+
+Does not import torch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from hpsearch.executors import Outcome
+
+# Divergence is a result, the worst there is: samplers learn from complete trials, some of them from no others.
+WORST_VALUE = 0.0
+DIVERGED = "diverged"
+STATES = {
+    "target": TrialState.COMPLETE,
+    "patience": TrialState.COMPLETE,
+    "budget": TrialState.COMPLETE,
+    DIVERGED: TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+# The reason of a trial that another tool finished.
+_OTHERS_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+RETRIES = "retries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What the user attributes of a trial say, None where it is unknown.
+
+    `best_value` is the best validation accuracy, reached at interval `best_interval`; `seconds` are those of training.
+    """
+
+    best_value: float | None = None
+    best_interval: int | None = None
+    intervals: int | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    retries: int | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> "TrialRecord":
+        """Return the record of a trial.
+
+        Where another tool finished the trial, it follows from its value, its reports (the higher the better) and times.
+        """
+        attrs: dict[str, Any] = {
+            name: value for name, value in trial.user_attrs.items() if isinstance(value, _TYPES.get(name, ()))
+        }
+        if trial.state.is_finished() and "intervals" not in attrs:
+            attrs = _of_another_tool(trial) | attrs
+        return cls(**attrs)
+
+
+_NUMBER = (int, float)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "best_value": _NUMBER,
+    "best_interval": (int,),
+    "intervals": (int,),
+    "reason": (str,),
+    "seconds": _NUMBER,
+    "parameters": (int,),
+    RETRIES: (int,),
+    "error": (str,),
+}
+RECORDED = tuple(field.name for field in fields(TrialRecord))
+
+
+def _of_another_tool(trial: FrozenTrial) -> dict[str, Any]:
+    reports = {step: value for step, value in trial.intermediate_values.items() if value == value}
+    best = max(reports, key=lambda step: (reports[step], -step), default=None)
+    value = trial.values[0] if trial.state == TrialState.COMPLETE and len(trial.values) == 1 else None
+    return {
+        "best_value": reports.get(best) if value is None and best is not None else value,
+        "best_interval": best,
+        "intervals": len(reports),
+        "reason": _OTHERS_REASONS[trial.state],
+        "seconds": trial.duration.total_seconds() if trial.duration is not None else None,
+    }
+
+
+def attrs_of(outcome: "Outcome") -> dict[str, Any]:
+    """Return the user attributes that a trial is stored with, from which `TrialRecord.of` reads."""
+    attrs = asdict(outcome)
+    if outcome.error is None:
+        del attrs["error"]
+    return attrs
+
+
+def final_state(outcome: "Outcome") -> TrialState:
+    """Return the state that a trial with this outcome is stored in."""
+    return STATES[outcome.reason]
+
+
+def final_value(outcome: "Outcome", reports: Mapping[int, float]) -> float | None:
+    """Return the value that a trial is stored with, or None if it has none."""
+    if outcome.reason == DIVERGED:
+        return WORST_VALUE
+    if outcome.reason == "pruned":
+        # Optuna's convention: a pruned trial's value is its last report.
+        return reports[max(reports)] if reports else None
+    return None if outcome.reason == "failed" else outcome.best_value
+
+
+def has_diverged(trial: FrozenTrial) -> bool:
+    """Whether a trial, though complete, diverged: it has the worst value and is never the best."""
+    return bool(trial.user_attrs.get("reason") == DIVERGED)
+
+
+def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the complete trials that did not diverge, the highest value first, of equals the earliest."""
+    whole = (trial for trial in trials if trial.state == TrialState.COMPLETE and not has_diverged(trial))
+    return sorted(whole, key=lambda trial: (-(trial.value or 0.0), trial.number))
+
+
+def trained_intervals(trial: FrozenTrial) -> int:
+    """Return how many intervals a trial has trained: those it reported, and the one in which it diverged."""
+    return len(trial.intermediate_values) + has_diverged(trial)
