@@ -24,9 +24,10 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
+from hpsearch.search.database import shown
 from hpsearch.search.folders import STUDY_ID
 from hpsearch.search.owner import Owner
-from hpsearch.search.storage import Storage, shown
+from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import open_to_read
 from hpsearch.search.trial_record import ranked
 

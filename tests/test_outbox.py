@@ -51,9 +51,10 @@ def storage(tmp_path: Path) -> Storage:
     return made
 
 
-def outbox(
-    storage: Storage, seconds: float = 9.0
-) -> tuple[Outbox[Callable[[], None]], Probe, list[str], list[int | None]]:
+Box = Outbox[Callable[[], None]]
+
+
+def outbox(storage: Storage, seconds: float = 9.0) -> tuple[Box, Probe, list[str], list[int | None]]:
     said: list[str] = []
     lost: list[int | None] = []
     probe = Probe(storage)

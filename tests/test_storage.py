@@ -18,8 +18,9 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
+from hpsearch.search.database import check_url, is_outage, reason, shown
 from hpsearch.search.owner import Owner
-from hpsearch.search.storage import Storage, check_url, is_outage, reason, shown
+from hpsearch.search.storage import Storage
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def main() -> None:
 
 def _database_away(error: Exception) -> str | None:
     """Return a line for a database that does not answer, None for any other error."""
-    from hpsearch.search.storage import is_outage, reason
+    from hpsearch.search.database import is_outage, reason
 
     if not is_outage(error):
         return None

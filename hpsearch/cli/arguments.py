@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from hpsearch.datasets import DATA_VARIABLE
 from hpsearch.errors import UsageError
-from hpsearch.search.storage import shown
+from hpsearch.search.database import shown
 
 # What says which study, and where it and its files are.
 WHERE = ("study", "name", "storage", "runs", "data")

@@ -14,10 +14,10 @@ from hpsearch.progress import compare_progress
 from hpsearch.results.comparison import short_table
 from hpsearch.results.comparison_page import Compared, read_comparison, write_comparison
 from hpsearch.search.comparison import Comparison, budget_of, make_pairs, trained_already
+from hpsearch.search.database import check_url
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pair_processes import make_job, train_pairs
 from hpsearch.search.pruners import most_intervals
-from hpsearch.search.storage import check_url
 from hpsearch.search.strategy import Strategy
 from hpsearch.study import load_study, users_code
 

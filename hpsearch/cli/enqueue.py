@@ -7,8 +7,9 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.cli.arguments import WHERE, as_typed, set_data_folder
+from hpsearch.search.database import check_url
 from hpsearch.search.enqueue import enqueue, parse_params
-from hpsearch.search.storage import FINISHED, check_url
+from hpsearch.search.storage import FINISHED
 from hpsearch.search.stored_study import open_for_run
 from hpsearch.study import load_study, users_code
 

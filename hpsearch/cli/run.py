@@ -15,8 +15,8 @@ from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.progress import run_progress
 from hpsearch.results import markdown
 from hpsearch.search import Search, run
+from hpsearch.search.database import shown
 from hpsearch.search.search import Loaded
-from hpsearch.search.storage import shown
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import TrialRecord
 from hpsearch.study import StudyFile

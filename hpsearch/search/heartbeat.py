@@ -7,7 +7,8 @@ recorded for what the database says is ours.
 import threading
 import time
 
-from hpsearch.search.storage import Storage, is_outage
+from hpsearch.search.database import is_outage
+from hpsearch.search.storage import Storage
 
 RETRY_SECONDS = 0.5
 

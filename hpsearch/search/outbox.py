@@ -7,8 +7,9 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from hpsearch.errors import StorageUnavailable, TrialLost
+from hpsearch.search.database import is_outage, reason
 from hpsearch.search.heartbeat import Heartbeat
-from hpsearch.search.storage import Storage, is_outage, reason
+from hpsearch.search.storage import Storage
 
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0

@@ -15,8 +15,9 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from hpsearch.errors import UsageError
+from hpsearch.search.database import shown
 from hpsearch.search.owner import Owner
-from hpsearch.search.storage import Storage, shown
+from hpsearch.search.storage import Storage
 from hpsearch.search.trial_record import DIVERGED
 
 _REASON = models.TrialUserAttributeModel

@@ -15,9 +15,9 @@ from pathlib import Path
 from hpsearch.datasets import Dataset, length
 from hpsearch.defaults import default_runs, default_storage
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
+from hpsearch.search.database import check_url
 from hpsearch.search.observer import Observer
 from hpsearch.search.pruners import most_intervals
-from hpsearch.search.storage import check_url
 from hpsearch.search.stored_study import StoredStudy, finished_already, open_for_run
 from hpsearch.search.strategy import Strategy
 from hpsearch.search.supervisor import End, Limits, Supervisor

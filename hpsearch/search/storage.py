@@ -15,8 +15,6 @@ are the database's, in UTC.
 import contextlib
 import functools
 import json
-import re
-import sqlite3
 import threading
 import time
 import weakref
@@ -25,7 +23,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote_plus
 
 import optuna
 import sqlalchemy
@@ -33,11 +30,12 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import and_, event, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
-from hpsearch.search import postgres
+from hpsearch.search import postgres, sqlite
+from hpsearch.search.database import check_url, is_outage, missing_driver, reason, shown
 from hpsearch.search.owner import Owner, Watch
 
 OWNER = "hpsearch:owner"
@@ -47,23 +45,15 @@ FIXED_PARAMS = "fixed_params"
 # How long a call waits for a lock or an answer; a supervisor, which tries again by itself, is kept waiting less.
 PATIENCE_SECONDS = 30.0
 SUPERVISOR_PATIENCE_SECONDS = 3.0
-# SQLite waits without seeing Ctrl-C.
-BUSY_SECONDS = 0.5
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token", re.IGNORECASE)
 _UTC_NOW = {
     "sqlite": "CURRENT_TIMESTAMP",
     # Not now(), the transaction's begin, which may have waited for a lock.
     "postgresql": "timezone('utc', clock_timestamp())",
     "mysql": "utc_timestamp()",
     "mariadb": "utc_timestamp()",
-}
-_DRIVERS = {
-    "postgresql": ("psycopg", "pip install 'hpsearch[postgresql]'"),
-    "mysql": ("pymysql", "pip install 'hpsearch[mysql]'"),
-    "mariadb": ("pymysql", "pip install 'hpsearch[mysql]'"),
 }
 
 
@@ -104,7 +94,7 @@ class Storage(RDBStorage):
                 self.engine.dispose()
             raise
         if parsed.get_backend_name() == "sqlite" and exclusive:
-            _begin_immediate(self, Path(str(parsed.database)))
+            sqlite.begin_immediate(self, Path(str(parsed.database)))
 
     def __getstate__(self) -> dict[Any, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_thread"}
@@ -120,7 +110,7 @@ class Storage(RDBStorage):
             weakref.finalize(self, self.engine.dispose)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
-            raise _missing_driver(parsed) from error
+            raise missing_driver(parsed) from error
         except RuntimeError as error:
             if "upgrade" not in str(error):
                 raise
@@ -500,112 +490,6 @@ for _name in (
     setattr(Storage, _name, _only_reads(getattr(RDBStorage, _name)))
 
 
-def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
-    """Return a storage URL, parsed. Raises UsageError if it cannot be one, touching nothing.
-
-    A SQLite file must be a database, and one of Optuna's; unless `create`, it must exist.
-    """
-    try:
-        parsed = sqlalchemy.make_url(url)
-        dialect = parsed.get_dialect()
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ValueError) as error:
-        scheme = url.partition(":")[0] if "://" in url else ""
-        raise UsageError(
-            f"bad storage URL{f' (scheme {scheme!r})' if scheme else ''}: give one such as sqlite:///hpsearch.db, "
-            f"postgresql://user@host/database or mysql+pymysql://user@host/database"
-        ) from error
-    if parsed.drivername in ("mysql", "mariadb"):
-        parsed = parsed.set(drivername="mysql+pymysql")
-        dialect = parsed.get_dialect()
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql", "mysql", "mariadb"):
-        raise UsageError(
-            f"storage {shown(parsed)}: {backend} is not supported; use SQLite, PostgreSQL or MySQL/MariaDB"
-        )
-    try:
-        dialect.import_dbapi()
-    except ImportError as error:
-        raise _missing_driver(parsed) from error
-    if backend == "sqlite":
-        _check_sqlite_file(parsed, create=create)
-    return parsed
-
-
-def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
-    if parsed.host or parsed.username or parsed.password:
-        raise UsageError(f"storage {shown(parsed)}: SQLite is a file without user or host; give sqlite:///FILE")
-    if parsed.database in (None, "", ":memory:"):
-        raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
-    if "uri" in parsed.query:
-        raise UsageError(f"storage {shown(parsed)} is a SQLite URI, which is not supported: give sqlite:///FILE")
-    path = Path(str(parsed.database))
-    if not path.exists():
-        if not create:
-            raise UsageError(f"there is no database {path} yet: hpsearch run makes one, --storage names another")
-        if not path.parent.is_dir():
-            raise UsageError(f"the folder of the database {path} does not exist: create it or change --storage")
-        return
-    if path.is_dir():
-        raise UsageError(f"storage {path} is a folder: give sqlite:///FILE")
-    try:
-        if path.stat().st_size == 0:
-            return
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    except sqlite3.DatabaseError as error:
-        what = "is not a SQLite database" if "not a database" in str(error) else f"cannot be read ({error})"
-        raise UsageError(f"the file {path} {what}: change --storage; the file was left as it is") from error
-    except OSError as error:
-        raise UsageError(f"the database {path} cannot be read ({error.strerror}): change --storage") from error
-    # Another supervisor may be creating the tables this very moment.
-    known = {*models.BaseModel.metadata.tables, "alembic_version"}
-    if not (tables <= known or {"studies", "trials"} <= tables):
-        raise UsageError(
-            f"{path} is the SQLite database of another program (it has the table {min(tables - known)}): "
-            f"change --storage; the file was left as it is"
-        )
-
-
-def shown(url: str | sqlalchemy.URL) -> str:
-    """Return a storage URL fit to be seen: without passwords."""
-    parsed = sqlalchemy.make_url(url)
-    hidden = {name: "***" for name in parsed.query if _SECRET.search(name)}
-    text = parsed.update_query_dict(hidden).render_as_string(hide_password=bool(parsed.password))
-    return text.replace(quote_plus("***"), "***")
-
-
-def _secrets(url: sqlalchemy.URL) -> list[str]:
-    """Return the passwords in a storage URL, the longest first."""
-    found = [str(url.password)] if url.password else []
-    for name, value in url.query.items():
-        if _SECRET.search(name):
-            found += [value] if isinstance(value, str) else value
-    return sorted(filter(None, found), key=len, reverse=True)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether an error means the database is out of reach for now, so that the same call may work later."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
-            return True
-        if isinstance(seen, sqlalchemy.exc.DBAPIError) and seen.connection_invalidated:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def reason(error: BaseException, url: str | sqlalchemy.URL) -> str:
-    """Return what the database said, in one line, without passwords."""
-    while isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    said = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
-    line = " ".join(str(said).split())
-    for secret in _secrets(sqlalchemy.make_url(url)):
-        line = line.replace(secret, "***")
-    return line
-
-
 def _engine_options(parsed: sqlalchemy.URL, storage: Storage) -> dict[str, Any]:
     if parsed.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": 5}}
@@ -615,63 +499,6 @@ def _engine_options(parsed: sqlalchemy.URL, storage: Storage) -> dict[str, Any]:
     if parsed.get_driver_name() == "pymysql":
         limits |= {"read_timeout": 10, "write_timeout": 10}
     return {"pool_pre_ping": True, "connect_args": limits}
-
-
-def _begin_immediate(storage: Storage, path: Path) -> None:
-    """Make SQLite's transactions that write take the write lock at once, and see to it that the file stays there."""
-    path = path.absolute()
-    identity = _identity(path)
-
-    def on_connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
-        _patiently(storage.patience, lambda: connection.execute("PRAGMA journal_mode=WAL"))
-        # The default, FULL, makes a finished trial survive a power cut.
-        connection.execute("PRAGMA synchronous=FULL")
-
-    def on_begin(connection: Any) -> None:
-        # SQLite would write to the removed file until the end.
-        if _identity(path) != identity:
-            raise HpsearchError(
-                f"the database {path} was removed or replaced during the run, which cannot go on: what was trained is "
-                f"kept; put the file back and run the same command again"
-            )
-        how = "BEGIN" if storage.reads else "BEGIN IMMEDIATE"
-        _patiently(storage.patience, lambda: connection.exec_driver_sql(how))
-
-    engine = storage.engine
-    # The engine must not keep its storage in use.
-    storage = weakref.proxy(storage)
-    engine.dispose()
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one at its path, or None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _patiently(seconds: float, call: Callable[[], object]) -> None:
-    """Call until SQLite's lock was free, or raise its error after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            call()
-            return
-        except (sqlite3.OperationalError, sqlalchemy.exc.OperationalError) as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _missing_driver(parsed: sqlalchemy.URL) -> HpsearchError:
-    driver, remedy = _DRIVERS.get(parsed.get_backend_name(), (parsed.get_driver_name(), "install it with pip"))
-    return UsageError(f"storage {shown(parsed)} needs the driver {parsed.get_driver_name() or driver}: {remedy}")
 
 
 def _set(session: Session, table: Any, trial_id: int, key: str, value: Any) -> None:

@@ -18,11 +18,12 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import remove_resume_points, resume_points, trial_folder
 from hpsearch.provenance import machine, versions_line
+from hpsearch.search.database import shown
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import STUDY_ID, find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import parse_pruner, same_pruner
-from hpsearch.search.storage import FINISHED, Storage, shown
+from hpsearch.search.storage import FINISHED, Storage
 from hpsearch.search.strategy import Strategy
 from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile

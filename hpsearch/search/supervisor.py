@@ -22,11 +22,12 @@ from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, T
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.trial_files import BEST_WEIGHTS, remove_resume_points
 from hpsearch.interrupts import handling
+from hpsearch.search.database import is_outage
 from hpsearch.search.heartbeat import Heartbeat
 from hpsearch.search.observer import Observer
 from hpsearch.search.outbox import Outbox
 from hpsearch.search.pruners import intervals_of
-from hpsearch.search.storage import FINISHED, Claim, is_outage
+from hpsearch.search.storage import FINISHED, Claim
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.study_view import INTERVALS
 from hpsearch.search.trial_record import RETRIES, attrs_of, final_state, final_value, ranked, trained_intervals
