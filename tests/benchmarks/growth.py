@@ -7,11 +7,11 @@ sampler, storing, judging, and what it looks up. Printed are the processor's mil
 tenth by tenth of the study, and with `--profile` the functions with the most time of their own.
 """
 
+import argparse
 import cProfile
 import io
 import math
 import pstats
-import sys
 import tempfile
 import time
 from collections import deque
@@ -74,11 +74,15 @@ class MadeUp:
             return
         self.ended.append(time.process_time())
         self.reports.append(interval)
-        reason = "pruned" if verdict == "prune" else "budget"
         self._ready.append(
             Ended(
                 number,
-                Outcome(reason=reason, intervals=interval, best_value=self._best[number], best_interval=interval),
+                Outcome(
+                    reason="pruned" if verdict == "prune" else "budget",
+                    intervals=interval,
+                    best_value=self._best[number],
+                    best_interval=interval,
+                ),
             )
         )
 
@@ -96,7 +100,7 @@ class MadeUp:
         """There is nothing to close."""
 
 
-def main(trials: int = 1500, sampler: str = "random", pruner: str = "median", profile: bool = False) -> None:
+def main(trials: int, sampler: str, pruner: str, profile: bool) -> None:
     """Print the table."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study_file = load_study(str(STUDY))
@@ -133,5 +137,9 @@ def main(trials: int = 1500, sampler: str = "random", pruner: str = "median", pr
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--profile"]
-    main(int(words[0]) if words else 1500, *words[1:], profile="--profile" in sys.argv)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("trials", nargs="?", type=int, default=1500)
+    parser.add_argument("sampler", nargs="?", default="random")
+    parser.add_argument("pruner", nargs="?", default="median")
+    parser.add_argument("--profile", action="store_true")
+    main(**vars(parser.parse_args()))

@@ -52,9 +52,10 @@ class Started:
     def workers(self) -> list[psutil.Process]:
         """Return the processes below the supervisor."""
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            below: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+        return below
 
     def wait(self, timeout: float = 120) -> int:
         """Return the exit code."""

@@ -4,6 +4,7 @@ import math
 import random
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -50,12 +51,12 @@ def make_study(
 
 
 def _trial(draw: random.Random, number: int, reason: str | None) -> FrozenTrial:
-    params = {"lr": 10 ** draw.uniform(-3, 0), "optimizer": draw.choice(["sgd", "adam"])}
+    params: dict[str, Any] = {"lr": 10 ** draw.uniform(-3, 0), "optimizer": draw.choice(["sgd", "adam"])}
     if params["optimizer"] == "sgd":
         params["momentum"] = draw.uniform(0, 0.9)
     params |= {"hidden": draw.choice([8, 16, 24, 32]), "dropout": draw.uniform(0, 0.5)}
     intervals = {"budget": 8, "failed": 0, None: 2}.get(reason, draw.randint(2, 7))
-    top = max(0.1, 0.97 - 0.1 * (math.log10(float(params["lr"])) + 1.7) ** 2 + draw.gauss(0, 0.01))
+    top = max(0.1, 0.97 - 0.1 * (math.log10(params["lr"]) + 1.7) ** 2 + draw.gauss(0, 0.01))
     reports = {
         step: max(0.0, min(1.0, top * (1 - 0.8 * math.exp(-step / 2)) + draw.gauss(0, 0.01)))
         for step in range(1, intervals + 1)
