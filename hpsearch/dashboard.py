@@ -25,10 +25,10 @@ from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
 from hpsearch.search.database import shown
-from hpsearch.search.folders import STUDY_ID
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import open_to_read
+from hpsearch.search.study_attrs import STUDY_ID, unit_of
 from hpsearch.search.trial_record import ranked
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -73,19 +73,19 @@ class _Annotated(_CachedStorage):
     def _notes(self, study: FrozenStudy) -> dict[str, Any]:
         """Return the system attributes in which the dashboard looks for notes, in Markdown."""
         folder = self._folder(study)
-        options = self._options(study.study_name)
+        options, unit = self._options(study.study_name), unit_of(study.user_attrs)
         trials = self.get_all_trials(study._study_id, deepcopy=False)
         best = next(iter(ranked(trials)), None)
         if best is None:
             text = f"No trial is complete yet.\n\nNext: `hpsearch run {options}`"
         else:
             text = (
-                f"Best trial: {best.number}, {_best_value(best)}\n\n{_weights(folder, best)}\n\n"
+                f"Best trial: {best.number}, {_best_value(best, unit)}\n\n{_weights(folder, best)}\n\n"
                 f"Next: `hpsearch report {options}`, `hpsearch export {options} --top 3`"
             )
         notes: dict[str, Any] = {"dashboard:note_ver": 1, "dashboard:note_str:0": text}
         for trial in trials:
-            if (said := _trial_note(trial, folder, options)) is not None:
+            if (said := _trial_note(trial, folder, options, unit)) is not None:
                 notes[f"dashboard:{trial._trial_id}:note_ver"] = 1
                 notes[f"dashboard:{trial._trial_id}:note_str:0"] = said
         return notes
@@ -109,7 +109,7 @@ class _Annotated(_CachedStorage):
         return shlex.join(words)
 
 
-def _trial_note(trial: FrozenTrial, folder: Path, options: str) -> str | None:
+def _trial_note(trial: FrozenTrial, folder: Path, options: str, unit: str) -> str | None:
     attrs = trial.user_attrs
     if trial.state == TrialState.WAITING:
         return f"Waits in the queue.\n\nNext: `hpsearch run {options}`"
@@ -119,14 +119,14 @@ def _trial_note(trial: FrozenTrial, folder: Path, options: str) -> str | None:
     if trial.state == TrialState.FAIL:
         lines += [f"`{line}`" for line in str(attrs.get("error", "")).rstrip().splitlines()[-1:]]
     elif attrs.get("best_value") is not None:
-        lines = [f"{_best_value(trial).capitalize()}; {lines[0].lower()}", _weights(folder, trial)]
+        lines = [f"{_best_value(trial, unit).capitalize()}; {lines[0].lower()}", _weights(folder, trial)]
     lines.append(f"Next: `tensorboard --logdir {shlex.quote(str(trial_folder(folder, trial.number)))}`")
     return "\n\n".join(lines)
 
 
-def _best_value(trial: FrozenTrial) -> str:
+def _best_value(trial: FrozenTrial, unit: str) -> str:
     value = trial.user_attrs.get("best_value", trial.value)
-    return f"validation accuracy {value:.4f} after interval {trial.user_attrs.get('best_interval', 'unknown')}"
+    return f"validation accuracy {value:.4f} after {unit} {trial.user_attrs.get('best_interval', 'unknown')}"
 
 
 def _weights(folder: Path, trial: FrozenTrial) -> str:

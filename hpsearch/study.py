@@ -26,6 +26,7 @@ from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
 from hpsearch.study_files import find_study
+from hpsearch.text import unit
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class Study:
             raise UsageError(f"Study: early_stopping must be an EarlyStopping(...), got {self.early_stopping!r}")
         if not isinstance(self.interval, Steps):
             _check_count("Study: interval", self.interval)
+
+    @property
+    def unit(self) -> str:
+        """What an interval is called: "epoch" where it is one."""
+        return unit(self.interval)
 
     def trace(self, space: Space) -> Recipe:
         """Run the recipe for its hyperparameters only: models are built on the meta device and cost nothing.

@@ -22,6 +22,16 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxlong = _brief.maxother = 60
 
 
+def unit(interval: object) -> str:
+    """Return what a study's intervals are called, "epoch" where each is one; `interval` is the study's, or its text."""
+    return "epoch" if str(interval) == "1" else "interval"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where it is not one."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return a time span as h:mm:ss, with days before it if need be."""
     try:

@@ -67,6 +67,7 @@ class Run:
         Raises UsageError if the params do not fit the recipe.
         """
         self.seed = seed
+        self.unit = study.unit
         self.device = torch.device(device)
         self.train_split = _on(data.train, self.device)
         self.validation_split = _on(data.validation, self.device)

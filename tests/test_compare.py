@@ -272,7 +272,7 @@ def test_bad_input_is_one_line_and_changes_nothing(tmp_path: Path, options: list
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--epoch-budget", "10"], ["tiny@random#1", f"{BUDGET} intervals already", "budget of 10"]),
+        (["--epoch-budget", "10"], ["tiny@random#1", f"{BUDGET} epochs already", "budget of 10"]),
         (["--epoch-budget", str(BUDGET), "--seed", "4"], ["tiny@random#1", "seed was 0, is now 4"]),
     ],
 )

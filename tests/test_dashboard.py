@@ -70,12 +70,12 @@ def test_the_study_and_each_trial_have_a_note(address: str, stored: StoredStudy)
     weights.write_bytes(b"")
     shown = get(f"{address}/api/studies/{stored.study_id}")
     note = shown["note"]["body"]
-    assert f"Best trial: {best.number}, validation accuracy {best.value:.4f} after interval" in note
+    assert f"Best trial: {best.number}, validation accuracy {best.value:.4f} after epoch" in note
     assert f"`{weights}`" in note
     assert "not there any more" not in note
     assert "hpsearch export --study tiny --storage sqlite:///" in note
     notes = [trial["note"]["body"] for trial in shown["trials"]]
-    assert f"after interval {best.user_attrs['best_interval']}; ended by: budget" in notes[best.number]
+    assert f"after epoch {best.user_attrs['best_interval']}; ended by: budget" in notes[best.number]
     assert f"tensorboard --logdir {stored.folder}/1" in notes[1]
     assert "not there any more" in notes[1]
     assert "ValueError: the user's model is broken" in notes[2]

@@ -244,7 +244,7 @@ def test_divergence_ends_a_trial_with_what_it_had(make: Make, tmp_path: Path) ->
     assert outcome.reason == "diverged"
     assert outcome.intervals == len(reports(events)) >= 1
     assert outcome.error is not None
-    assert "diverged in interval" in outcome.error
+    assert "diverged in epoch" in outcome.error
     executor.submit(task(tmp_path / "at once", {"mood": "diverges at once", "lr": 0.1}))
     events, outcome = drive(executor)
     assert outcome is not None

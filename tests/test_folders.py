@@ -13,7 +13,7 @@ from hpsearch.errors import FilesUnavailable, UsageError
 from hpsearch.search.folders import MARKER, find_folder, folder_name, make_folder
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
-from hpsearch.search.stored_study import STUDY_ID
+from hpsearch.search.study_attrs import STUDY_ID
 from support import STUDIES
 from support.in_process import hpsearch_here
 

@@ -93,7 +93,7 @@ def test_how_the_training_was_spent_follows_from_the_database(reported: Path) ->
     assert frame["share"].sum() == pytest.approx(1)
     total = sum(intervals for _, intervals in expected.values())
     page = (reported / "reports/tiny/summary.md").read_text()
-    assert f"{total} intervals" in page
+    assert f"{total} epochs" in page
     assert f"| stopped: no improvement any more | 6 | {expected['patience'][1]} |" in page
 
 
@@ -233,7 +233,7 @@ def test_the_page_says_how_and_where_the_study_was_run(tmp_path: Path) -> None:
     assert "optuna 5" in page
     # Seconds are those of the histories, as the intervals are.
     seconds = pd.read_csv(tmp_path / "reports/tiny/history.csv")["seconds"].sum()
-    assert f" intervals, {seconds:,.0f} s of training." in page
+    assert f" epochs, {seconds:,.0f} s of training." in page
 
 
 def test_results_are_found_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

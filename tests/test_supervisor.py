@@ -93,7 +93,7 @@ def test_divergence_is_a_result_and_no_failure_in_a_row(tmp_path: Path) -> None:
     run = hpsearch(*MOODY, "--n-trials", "12", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert states(tmp_path / "hpsearch.db", "moody") == Counter({"COMPLETE": 12})
-    assert "diverged in interval 1" in run.stderr
+    assert "diverged in epoch 1" in run.stderr
     assert "No trial is complete yet" in run.stdout
 
 

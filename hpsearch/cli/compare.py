@@ -74,11 +74,11 @@ def compare_strategies(options: CompareOptions) -> int:
     before = trained_already(pairs, comparison, dataset)
     if dataset.note:
         console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
-    for plan in dict.fromkeys(strategy.plan(intervals) for strategy in strategies):
+    for plan in dict.fromkeys(strategy.plan(intervals, definition.unit) for strategy in strategies):
         if plan is not None:
             console.print(f"hpsearch: {plan}", style="yellow", soft_wrap=True)
     left = [pair for pair in pairs if before[pair] < comparison.budget]
-    with compare_progress(console, name, before, comparison.budget) as watcher:
+    with compare_progress(console, name, before, comparison.budget, definition.unit) as watcher:
         finished = train_pairs(left, make_job(comparison, dataset, load_seconds=load_seconds), watcher)
     missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
     compared_pairs = [pair for pair in pairs if pair.repeat not in missing]

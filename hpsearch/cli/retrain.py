@@ -63,7 +63,7 @@ def retrain(options: RetrainOptions) -> int:
     candidates = job.candidates
     folder = output_folder(options.out or Path("reports") / folder_name(candidates[0].study) / "retrain")
     intervals = most_intervals(job.study_file.study, length(job.data.train))
-    progress = RetrainProgress(console, len(candidates) * options.seeds, intervals)
+    progress = RetrainProgress(console, len(candidates) * options.seeds, intervals, job.study_file.study.unit)
     try:
         with closing(_executor(options, job)) as executor, progress:
             confirmed = confirm(
@@ -81,7 +81,7 @@ def retrain(options: RetrainOptions) -> int:
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]
-    make_console().print(frame_table(_shown(ranking, options.configurations)))
+    make_console().print(frame_table(_shown(ranking, options.configurations, job.study_file.study.unit)))
     print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
     with progress:
         run = train_final_model(
@@ -188,7 +188,7 @@ def _study_path(path: Path, configuration: Configuration) -> Path:
     return found
 
 
-def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
+def _shown(ranking: pd.DataFrame, paths: Sequence[Path], unit: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
@@ -196,6 +196,6 @@ def _shown(ranking: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
             "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
             "seeds": ranking["seeds"],
             "failed": ranking["failed"],
-            "best interval": [f"{interval:.0f}" for interval in ranking["intervals"]],
+            f"best {unit}": [f"{interval:.0f}" for interval in ranking["intervals"]],
         }
     )

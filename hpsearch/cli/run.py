@@ -13,14 +13,13 @@ from hpsearch.cli.arguments import WHERE, as_typed, check_device, default_worker
 from hpsearch.cli.output import make_console
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.progress import run_progress
-from hpsearch.results import markdown
 from hpsearch.search import Search, run
 from hpsearch.search.database import shown
 from hpsearch.search.search import Loaded
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import TrialRecord
 from hpsearch.study import StudyFile
-from hpsearch.text import short
+from hpsearch.text import plural, short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +112,14 @@ def _say_interrupted(console: Console, search: Search, stored: StoredStudy, end:
     name = stored.name if stored.name != search.study_file.name else None
     console.print(
         f"hpsearch: {what}; everything is saved in {shown(stored.storage.engine.url)} and {stored.folder}; "
-        f"{waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last interval: "
+        f"{waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last {search.study_file.study.unit}: "
         f"{as_typed(n_trials=search.limits.n_trials, name=name, fresh=False)}",
         soft_wrap=True,
     )
 
 
 def _finished(stored: StoredStudy) -> str:
-    return markdown.count(stored.finished(), "finished trial")
+    return plural(stored.finished(), "finished trial")
 
 
 def _seconds_trained(stored: StoredStudy) -> float:
@@ -135,7 +134,7 @@ def print_best(stored: StoredStudy, study_file: StudyFile) -> None:
         print("No trial is complete yet.", flush=True)
         return
     interval = TrialRecord.of(best).best_interval
-    after = "" if interval is None else f" after interval {interval}"
+    after = "" if interval is None else f" after {study_file.study.unit} {interval}"
     print(f"Best trial  {best.number}: validation accuracy {best.value:.4f}{after}")
     width = max(map(len, best.params), default=0)
     for name, value in best.params.items():

@@ -43,13 +43,15 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
 
 
 def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: Path) -> None:
-    from hpsearch.search.folders import STUDY_ID, find_folder, folder_name
+    from hpsearch.search.folders import find_folder, folder_name
     from hpsearch.search.overview import best_trials, last_failed
+    from hpsearch.search.study_attrs import STUDY_ID, unit_of
     from hpsearch.search.trial_record import TrialRecord
 
+    unit = unit_of(study.attrs)
     best = best_trials(storage, study.study_id, study.directions, BEST_TRIALS)
     if best:
-        table = plain_table("best trials", "value", "interval", "ended by", "seconds", "params")
+        table = plain_table("best trials", "value", unit, "ended by", "seconds", "params")
         for trial in best:
             record = TrialRecord.of(trial)
             table.add_row(

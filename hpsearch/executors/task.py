@@ -129,7 +129,7 @@ class _Training:
                 if (verdict := self.control.verdict()) != "continue":
                     return self._stopped(verdict)
                 if report.diverged:
-                    return self._end("diverged", error=_diverged(report))
+                    return self._end("diverged", error=_diverged(report, self.run.unit))
                 stop_reason = self.stopper.update(report.train_accuracy, report.validation_accuracy)
                 self._remember(report)
                 self._save(report)
@@ -237,9 +237,9 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def _diverged(report: IntervalReport) -> str:
+def _diverged(report: IntervalReport, unit: str) -> str:
     return (
-        f"diverged in interval {report.interval}: training loss {report.train_loss:g}, "
+        f"diverged in {unit} {report.interval}: training loss {report.train_loss:g}, "
         f"validation loss {report.validation_loss:g}; a smaller step size may help"
     )
 

@@ -12,25 +12,27 @@ from hpsearch.errors import last_line
 from hpsearch.search.comparison import Pair
 from hpsearch.search.pair_processes import Watcher
 from hpsearch.search.supervisor import End
-from hpsearch.text import duration
+from hpsearch.text import duration, plural
 
 
-def compare_progress(console: Console, name: str, before: dict[Pair, int], budget: int) -> "CompareLines":
+def compare_progress(console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> "CompareLines":
     """Return the watcher that fits where `console` writes to.
 
-    `before` has the intervals that each pair has trained already, of the `budget`.
+    `before` has the intervals that each pair has trained already, of the `budget`. `unit` is what an interval is
+    called.
     """
     watcher = CompareTable if console.is_terminal else CompareLines
-    return watcher(console, name, before, budget)
+    return watcher(console, name, before, budget, unit)
 
 
 class CompareLines(Watcher):
     """One line per finished pair, and the messages."""
 
-    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int) -> None:
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> None:
         self.console = console
         self.name = name
         self.budget = budget
+        self.unit = unit
         self.finished = {pair for pair, intervals in before.items() if intervals >= budget}
         self.known = sum(before.values())
         self.running: dict[Pair, int] = {}
@@ -62,7 +64,7 @@ class CompareLines(Watcher):
         if end == "done":
             self.finished.add(pair)
             early = "" if intervals >= self.budget else ", its grid is finished"
-            self.line(f"{pair.name}  {intervals} intervals{early}  best {best:.4f}  ({self._progress()})")
+            self.line(f"{pair.name}  {plural(intervals, self.unit)}{early}  best {best:.4f}  ({self._progress()})")
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """Print a failed pair's line."""
@@ -92,8 +94,8 @@ class CompareLines(Watcher):
 class CompareTable(CompareLines):
     """The same lines, with the running pairs and a summary below them."""
 
-    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int) -> None:
-        super().__init__(console, name, before, budget)
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> None:
+        super().__init__(console, name, before, budget, unit)
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "CompareTable":
@@ -119,7 +121,7 @@ class CompareTable(CompareLines):
         """Return pairs, intervals and time left in one line."""
         total = len(self.before) * self.budget
         done = self.known + self.trained_here
-        text = f"{self.name}: {self._progress()} pairs, {done:,} of {total:,} intervals"
+        text = f"{self.name}: {self._progress()} pairs, {done:,} of {plural(total, self.unit)}"
         if self.trained_here:
             seconds = (time.monotonic() - self.began) / self.trained_here * (total - done)
             text += f", {duration(seconds)} left"

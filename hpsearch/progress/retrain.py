@@ -14,9 +14,9 @@ from hpsearch.training import IntervalReport
 class RetrainProgress:
     """One line a finished training; on a terminal a bar with the time left, in a pipe a line an interval at the end."""
 
-    def __init__(self, console: Console, trainings: int, intervals: int) -> None:
+    def __init__(self, console: Console, trainings: int, intervals: int, unit: str) -> None:
         self._console = console
-        self._trainings, self._intervals = trainings, intervals
+        self._trainings, self._intervals, self._unit = trainings, intervals, unit
         self._done = 0
         self._running: dict[tuple[int, int], float] = {}
         self._began = time.monotonic()
@@ -55,7 +55,7 @@ class RetrainProgress:
         self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:
             self._console.print(
-                f"final: interval {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}",
+                f"final: {self._unit} {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}",
                 soft_wrap=True,
             )
 

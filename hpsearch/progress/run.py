@@ -12,11 +12,10 @@ from rich.text import Text
 
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
-from hpsearch.results import markdown
 from hpsearch.search.observer import Observer
 from hpsearch.search.search import Loaded, Search
 from hpsearch.search.stored_study import StoredStudy
-from hpsearch.text import duration, short
+from hpsearch.text import duration, plural, short
 from hpsearch.training import IntervalReport
 
 REFRESH_SECONDS = 0.25
@@ -42,6 +41,7 @@ class RunLines(Observer):
         self.console = console
         self.name = ""
         self.intervals = 0
+        self.unit = "interval"
         self.rows: dict[int, _Row] = {}
         self.states: dict[TrialState, int] = {}
         self.limit = 0
@@ -57,12 +57,12 @@ class RunLines(Observer):
 
     def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
         """Say what is going to be done, and take what the study has come to before."""
-        self.name, self.intervals = stored.name, loaded.intervals
+        self.name, self.intervals, self.unit = stored.name, loaded.intervals, search.study_file.study.unit
         if loaded.data.note:
             self.message(f"the data are {loaded.data.note}")
         if search.workers:
-            self.console.print(f"hpsearch: starting {markdown.count(search.workers, 'worker')}", soft_wrap=True)
-        if (plan := search.strategy.plan(loaded.intervals)) is not None:
+            self.console.print(f"hpsearch: starting {plural(search.workers, 'worker')}", soft_wrap=True)
+        if (plan := search.strategy.plan(loaded.intervals, self.unit)) is not None:
             self.message(plan)
         if (best := stored.best_trial()) is not None:
             self.best = (best.value or 0.0, best.number)
@@ -114,7 +114,7 @@ class RunLines(Observer):
             return text
         text.append(f"{outcome.best_value:.4f} ")
         text.append(f"{outcome.reason:<8} ")
-        text.append(f"{outcome.intervals:>3} intervals {outcome.seconds:6.1f} s  ")
+        text.append(f"{plural(outcome.intervals, self.unit):>12} {outcome.seconds:6.1f} s  ")
         text.append(" ".join(f"{name}={short(value)}" for name, value in params.items()))
         return text
 

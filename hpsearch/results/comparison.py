@@ -14,9 +14,11 @@ from scipy.stats import t as student_t
 
 from hpsearch.results import markdown
 from hpsearch.results.figures import make_figure, style
-from hpsearch.search.comparison import WALL_SECONDS, Pair
+from hpsearch.search.comparison import Pair
 from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.study_attrs import WALL_SECONDS
 from hpsearch.search.trial_record import trained_intervals
+from hpsearch.text import plural
 
 # "Within 0.5 % of the best": this share of it.
 NEAR = 0.995
@@ -166,7 +168,7 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
     ended = [f"{row['strategy']} after {row['epochs']:.0f}" for row in _records(strategies) if row["epochs"] < budget]
     early = f", or fewer where the grid had no more points ({', '.join(ended)})" if ended else ""
     text = [
-        f"{_strategies(len(strategies))} trained {budget:,} epochs each under {markdown.count(count, 'seed')}{early}.",
+        f"{_strategies(len(strategies))} trained {budget:,} epochs each under {plural(count, 'seed')}{early}.",
         f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:

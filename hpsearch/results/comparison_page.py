@@ -24,6 +24,7 @@ from hpsearch.search.comparison import Comparison, Pair
 from hpsearch.search.stored_study import StoredStudy, open_to_read
 from hpsearch.search.strategy import Strategy
 from hpsearch.study import StudyFile
+from hpsearch.text import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Compared:
     @property
     def seeds(self) -> str:
         """How many seeds were compared."""
-        return markdown.count(int(self.strategies["repeats"].max()), "seed")
+        return plural(int(self.strategies["repeats"].max()), "seed")
 
 
 def read_comparison(
@@ -117,7 +118,7 @@ def _where(studies: Iterable[StoredStudy]) -> str:
     """Return the table's rows on where the pairs were trained."""
     runs = [run for study in studies for run in study.runs()]
     machines = dict.fromkeys(
-        f"{run['machine']}; {markdown.count(run['workers'], 'pair')} at a time, on {run['device']}" for run in runs
+        f"{run['machine']}; {plural(run['workers'], 'pair')} at a time, on {run['device']}" for run in runs
     )
     versions = dict.fromkeys(run["versions"] for run in runs)
     rows = (("machine", machines), ("versions", versions))

@@ -18,7 +18,7 @@ from hpsearch.provenance import versions
 from hpsearch.results.results import Results
 from hpsearch.results.tables import best_frame
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.stored_study import FINGERPRINT
+from hpsearch.search.study_attrs import FINGERPRINT
 from hpsearch.seeding import trial_seed
 from hpsearch.space import replay
 from hpsearch.study import StudyFile, users_code

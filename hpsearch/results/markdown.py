@@ -27,11 +27,6 @@ def cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def count(number: int, thing: str) -> str:
-    """Return `1 seed`, `5 seeds`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
-
-
 def mean_sd(mean: float, sd: float, digits: int = 4) -> str:
     """Return `mean ± sd`, or the mean alone where there is one value only."""
     return f"{mean:.{digits}f}" if sd != sd else f"{mean:.{digits}f} ± {sd:.{digits}f}"

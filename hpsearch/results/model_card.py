@@ -22,6 +22,7 @@ from hpsearch.results import markdown
 from hpsearch.results.configurations import Configuration
 from hpsearch.results.figures import make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
+from hpsearch.text import plural
 from hpsearch.training import Run, take
 
 # Largest difference that is allowed between the outputs of the model and of the exported program.
@@ -162,7 +163,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
-        how = f"for as long as the median of the best intervals says, {markdown.count(run.interval, 'interval')}"
+        how = f"for as long as the median of the best {run.unit}s says, {plural(run.interval, run.unit)}"
     else:
         how = "to the end of its step size schedule"
     notes = [data.note] if data.note else []

@@ -18,8 +18,9 @@ from hpsearch.results import markdown, report_plots
 from hpsearch.results.figures import write_figure
 from hpsearch.results.results import Results
 from hpsearch.results.tables import best_frame, distributions
-from hpsearch.search.stored_study import FINGERPRINT, NOTE
+from hpsearch.search.study_attrs import FINGERPRINT, NOTE
 from hpsearch.study import locate
+from hpsearch.text import plural
 
 # PED-ANOVA compares the best tenth of the complete trials with all of them, and asks for five in that tenth.
 FEW_TRIALS = 50
@@ -159,17 +160,17 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
 
 
 def _page(results: Results, importances: dict[str, float], captions: dict[str, str], command: str) -> str:
-    stored, trials = results.stored, results.trials
+    stored, trials, unit = results.stored, results.trials, results.study.unit
     parts = [
         f"# {stored.name}",
         ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
         _overview(results),
-        f"## Best trials\n\n{_best(trials)}",
+        f"## Best trials\n\n{_best(trials, unit)}",
         f"## What mattered\n\n{_mattered(results, importances)}",
-        f"## How the training was spent\n\n{_spent(trials, results.history)}",
+        f"## How the training was spent\n\n{_spent(trials, results.history, unit)}",
         "## Plots",
         *(f"![{name.replace('_', ' ')}](plots/{name}.png)\n\n{caption}" for name, caption in captions.items()),
-        f"Written by `{command}`. All trials are in [trials.csv](trials.csv), all intervals in "
+        f"Written by `{command}`. All trials are in [trials.csv](trials.csv), all {unit}s in "
         f"[history.csv](history.csv).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -203,7 +204,7 @@ def _how_it_was_run(results: Results) -> list[tuple[str, str]]:
     """Return the page's rows on the runs that made the study, where they are known."""
     runs = results.stored.runs()
     found = [(name, list(dict.fromkeys(str(run[name]) for run in runs))) for name in ("sampler", "pruner")]
-    places = (f"{run['machine']}; {markdown.count(run['workers'], 'worker')}, on {run['device']}" for run in runs)
+    places = (f"{run['machine']}; {plural(run['workers'], 'worker')}, on {run['device']}" for run in runs)
     found += [("machine", list(dict.fromkeys(places))), ("versions", list(dict.fromkeys(r["versions"] for r in runs)))]
     return [(name, "; then ".join(texts)) for name, texts in found if texts]
 
@@ -215,16 +216,16 @@ def _rules(results: Results) -> str:
         parts.append(f"at {rules.target:g} on training and validation data")
     if rules.patience is not None:
         by = f" by more than {rules.min_improvement:.2%} of the best" if rules.min_improvement else ""
-        parts.append(f"after {rules.patience} intervals without improvement{by}")
+        parts.append(f"after {plural(rules.patience, results.study.unit)} without improvement{by}")
     return ", or ".join(parts) or "none"
 
 
-def _best(trials: pd.DataFrame) -> str:
+def _best(trials: pd.DataFrame, unit: str) -> str:
     best = best_frame(trials)
     if best.empty:
         return "No trial is complete yet."
     shown = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
-    shown["interval"] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
+    shown[unit] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
     shown["ended by"] = best["reason"].to_numpy()
     shown["seconds"] = ["-" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in best["seconds"]]
     for column in best.columns:
@@ -236,7 +237,7 @@ def _best(trials: pd.DataFrame) -> str:
 def _mattered(results: Results, importances: dict[str, float]) -> str:
     complete = results.trials[results.trials["state"] == "complete"]
     if not importances:
-        return f"Importances cannot be computed from {markdown.count(len(complete), 'complete trial')}."
+        return f"Importances cannot be computed from {plural(len(complete), 'complete trial')}."
     frame = pd.DataFrame(
         {
             "parameter": list(importances),
@@ -254,17 +255,17 @@ def _mattered(results: Results, importances: dict[str, float]) -> str:
     return text
 
 
-def _spent(trials: pd.DataFrame, history: pd.DataFrame) -> str:
+def _spent(trials: pd.DataFrame, history: pd.DataFrame, unit: str) -> str:
     frame = endings_frame(trials, history)
     total = int(frame["intervals"].sum())
     shown = pd.DataFrame(
         {
             "trials ended": [ENDINGS.get(str(reason), str(reason)) for reason in frame.index],
             "trials": frame["trials"].to_numpy(),
-            "intervals": frame["intervals"].to_numpy(),
+            f"{unit}s": frame["intervals"].to_numpy(),
             "share": [f"{share:.0%}" for share in frame["share"]],
         }
     )
     # Of all intervals, those of unfinished trials included.
     seconds = history["seconds"].sum() if "seconds" in history else trials["seconds"].astype(float).sum()
-    return f"{total:,} intervals, {seconds:,.0f} s of training.\n\n{markdown.table(shown)}"
+    return f"{plural(total, unit)}, {seconds:,.0f} s of training.\n\n{markdown.table(shown)}"

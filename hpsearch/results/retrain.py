@@ -205,7 +205,7 @@ def train_final_model(
             reported(report, intervals)
             if report.diverged:
                 raise HpsearchError(
-                    f"the final training diverged in interval {report.interval}, so nothing was tested or written: "
+                    f"the final training diverged in {study.unit} {report.interval}, so nothing was tested or written: "
                     f"leave this candidate out"
                 )
             if report.interval == intervals:

@@ -21,14 +21,14 @@ from hpsearch.search.observer import Observer
 from hpsearch.search.owner import Owner
 from hpsearch.search.search import Finished, Loaded, Search, run
 from hpsearch.search.storage import Storage
-from hpsearch.search.stored_study import FINGERPRINT, StoredStudy, check_name, open_for_run, open_to_read
+from hpsearch.search.stored_study import StoredStudy, check_name, open_for_run, open_to_read
 from hpsearch.search.strategy import Strategy
+from hpsearch.search.study_attrs import FINGERPRINT, WALL_SECONDS
 from hpsearch.search.supervisor import Limits
 from hpsearch.search.trial_record import trained_intervals
 from hpsearch.study import Steps, Study, StudyFile
+from hpsearch.text import plural
 from hpsearch.training import IntervalReport
-
-WALL_SECONDS = "hpsearch:wall_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def trained_already(pairs: Sequence[Pair], comparison: Comparison, data: Dataset
 
     Raises UsageError if a pair was made from another space or data set, or trained more than the budget's intervals.
     """
-    url, runs = comparison.storage, comparison.runs
+    url, runs, unit = comparison.storage, comparison.runs, comparison.study_file.study.unit
     studies = {study.study_name: study for study in Storage(url, Owner.this_process()).get_all_studies()}
     now = describe_study(comparison.study_file, data, 0)
     intervals = dict.fromkeys(pairs, 0)
@@ -126,7 +126,7 @@ def trained_already(pairs: Sequence[Pair], comparison: Comparison, data: Dataset
         intervals[pair], _ = trained(open_to_read(url, pair.name, runs))
         if intervals[pair] > comparison.budget:
             raise UsageError(
-                f"{pair.name} has trained {intervals[pair]} intervals already, more than the budget of "
+                f"{pair.name} has trained {plural(intervals[pair], unit)} already, more than the budget of "
                 f"{comparison.budget}: give a larger --epoch-budget or another --name"
             )
     return intervals

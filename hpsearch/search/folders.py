@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# A study's user attribute, and the file in its folder, that say which study it is.
-STUDY_ID = "hpsearch:study_id"
+# The file in a study's folder that says which study it is.
 MARKER = "study.json"
 LONGEST_BYTES = 200
 # What would lead out of the folder or hide in it, what terminals act on, and what has no UTF-8.

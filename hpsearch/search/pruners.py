@@ -18,6 +18,7 @@ from hpsearch.search.halving import Hyperband, SuccessiveHalving, bracket_weight
 from hpsearch.search.options import Named, Positive, Range, Rest, Whole, parse
 from hpsearch.search.study_view import StudyView, aligned, length_of
 from hpsearch.study import Recipe, Steps, Study
+from hpsearch.text import plural
 from hpsearch.training import steps_per_epoch
 
 # Stands for the intervals of a study while a name is only checked.
@@ -198,8 +199,11 @@ def most_intervals(study: Study, examples: int) -> int:
     return max(found)
 
 
-def rung_plan(named: Named, intervals: int) -> str | None:
-    """Return what a Hyperband pruner is going to do, in a line; None for another pruner."""
+def rung_plan(named: Named, intervals: int, unit: str = "interval") -> str | None:
+    """Return what a Hyperband pruner is going to do, in a line; None for another pruner.
+
+    `unit` is what an interval is called.
+    """
     if named.name != "hyperband":
         return None
     options = named.options
@@ -212,4 +216,4 @@ def rung_plan(named: Named, intervals: int) -> str | None:
         # Trials go on being compared beyond max_resource.
         when = ", ".join(map(str, rungs_of(rungs[0], factor, intervals)))
         shares.append(f"{weight / sum(weights):.0%} of trials " + (f"after {when}" if when else "never"))
-    return f"hyperband, of {intervals} intervals: the best 1 in {factor} go on; compared are {'; '.join(shares)}"
+    return f"hyperband, of {plural(intervals, unit)}: the best 1 in {factor} go on; compared are {'; '.join(shares)}"

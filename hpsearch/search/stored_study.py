@@ -20,17 +20,15 @@ from hpsearch.executors.trial_files import remove_resume_points, resume_points, 
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.database import shown
 from hpsearch.search.fingerprint import describe_study, differences
-from hpsearch.search.folders import STUDY_ID, find_folder, folder_name, make_folder, numbered
+from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.search.storage import FINISHED, Storage
 from hpsearch.search.strategy import Strategy
+from hpsearch.search.study_attrs import FINGERPRINT, NOTE, RUNS, STUDY_ID
 from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile
 
-FINGERPRINT = "hpsearch:fingerprint"
-NOTE = "hpsearch:note"
-RUNS = "hpsearch:runs"
 # What `optuna.Study.set_metric_names` sets: else the dashboard and the plots say "Objective 0".
 METRIC_NAMES = "study:metric_names"
 LONGEST_NAME = 512

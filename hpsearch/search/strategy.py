@@ -57,6 +57,6 @@ class Strategy:
         """
         return fixed_points(self.sampler, study)
 
-    def plan(self, intervals: int) -> str | None:
+    def plan(self, intervals: int, unit: str = "interval") -> str | None:
         """Return a line on when trials are compared, or None where there is nothing to plan."""
-        return rung_plan(self.pruner, intervals)
+        return rung_plan(self.pruner, intervals, unit)

@@ -384,7 +384,7 @@ class Supervisor:
             return
         self._outbox.append(_Retries(held, held.retries))
         self._observer.message(
-            f"trial {held.number}: {why}; it goes on from its last interval "
+            f"trial {held.number}: {why}; it goes on from its last {self._study.unit} "
             f"(retry {held.retries} of {self._limits.max_retries})"
         )
         held.state, held.submitted = State.TRAINING, time.monotonic()
