@@ -6,7 +6,8 @@ Names load when first used: what only looks at a database need not wait for torc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsearch.search.search import Search, run
+    from hpsearch.search.running import run
+    from hpsearch.search.search import Search
 
 __all__ = ["Search", "run"]
 
@@ -14,6 +15,6 @@ __all__ = ["Search", "run"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hpsearch.search' has no attribute {name!r}")
-    from hpsearch.search import search
+    from hpsearch.search import running
 
-    return getattr(search, name)
+    return getattr(running, name)

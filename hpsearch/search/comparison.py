@@ -19,12 +19,12 @@ from hpsearch.executors import Outcome, Task
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.observer import Observer
 from hpsearch.search.owner import Owner
-from hpsearch.search.search import Finished, Loaded, Search, run
+from hpsearch.search.running import Finished, run
+from hpsearch.search.search import Limits, Loaded, Search
 from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import StoredStudy, check_name, open_for_run, open_to_read
 from hpsearch.search.strategy import Strategy
 from hpsearch.search.study_attrs import FINGERPRINT, WALL_SECONDS
-from hpsearch.search.supervisor import Limits
 from hpsearch.search.trial_record import trained_intervals
 from hpsearch.study import Steps, Study, StudyFile
 from hpsearch.text import plural

@@ -1,21 +1,17 @@
 """Whoever watches a search."""
 
-from typing import TYPE_CHECKING
-
 from optuna.trial import TrialState
 
 from hpsearch.executors import Outcome, Task
+from hpsearch.search.search import Loaded, Search
+from hpsearch.search.stored_study import StoredStudy
 from hpsearch.training import IntervalReport
-
-if TYPE_CHECKING:
-    from hpsearch.search.search import Loaded, Search
-    from hpsearch.search.stored_study import StoredStudy
 
 
 class Observer:
     """Watches a search and does nothing. Every method of a subclass must return at once."""
 
-    def opened(self, stored: "StoredStudy", search: "Search", loaded: "Loaded") -> None:
+    def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
         """The study is open, and its workers are going to be started."""
 
     def counts(self, counts: dict[TrialState, int], limit: int) -> None:

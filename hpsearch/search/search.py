@@ -1,12 +1,5 @@
-"""The one way to run a search; the command line, comparisons, notebooks and tests all take it.
+"""What is to be run: a study, a strategy, and how far."""
 
-from hpsearch.search import Search, run
-
-finished = run(Search.of("lenet", n_trials=20))
-finished.stored.best_trial().params
-"""
-
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +7,31 @@ from pathlib import Path
 
 from hpsearch.datasets import Dataset, length
 from hpsearch.defaults import default_runs, default_storage
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
 from hpsearch.search.database import check_url
-from hpsearch.search.observer import Observer
 from hpsearch.search.pruners import most_intervals
-from hpsearch.search.stored_study import StoredStudy, finished_already, open_for_run
+from hpsearch.search.stored_study import StoredStudy, finished_already
 from hpsearch.search.strategy import Strategy
-from hpsearch.search.supervisor import End, Limits, Supervisor
 from hpsearch.space import Params
 from hpsearch.study import StudyFile, load_study, users_code
 from hpsearch.tryout import check_first_batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
+
+    `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
+    back into the queue. `outage` is how many seconds the database may be away. With `keep_best`, the weights of so many
+    trials are kept, the best ones.
+    """
+
+    n_trials: int
+    intervals: int | None = None
+    max_retries: int = 2
+    trial_timeout: float | None = None
+    timeout: float | None = None
+    keep_best: int | None = None
+    outage: float = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,70 +142,3 @@ class Loaded:
         intervals = most_intervals(search.study_file.study, length(data.train))
         search.strategy.make_pruner(intervals, 0)
         return cls(data=data, intervals=intervals, seconds=seconds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A study after a run, and why the run ended."""
-
-    stored: StoredStudy
-    end: End
-
-
-def run(
-    search: Search,
-    loaded: Loaded | None = None,
-    observer: Observer | None = None,
-    *,
-    executor: Executor | None = None,
-    processes: int | None = None,
-) -> Finished:
-    """Run a search until its limits are reached, Ctrl-C, or its time is over.
-
-    `observer` watches. An `executor` takes the place of one of the search's workers, and is closed in the end.
-    `processes` is recorded with the study as the number of trainings at a time, where others run beside this one.
-
-    Raises UsageError if the stored study was made differently, TooManyFailures, CannotContinue or StorageUnavailable
-    where going on is pointless, and FilesUnavailable where the study's folder cannot be used. Nothing trained is lost.
-    """
-    loaded = loaded or Loaded.of(search)
-    observer = observer or Observer()
-    study_file = search.study_file
-    stored = open_for_run(
-        search.storage,
-        study_file,
-        loaded.data,
-        name=search.name,
-        seed=search.seed,
-        runs=search.runs,
-        fresh=search.fresh,
-    )
-    workers = search.workers if processes is None else processes
-    stored.record_run(study_file, search.strategy, device=search.device, workers=workers)
-    observer.opened(stored, search, loaded)
-    with contextlib.closing(executor or _make_executor(search, loaded)) as chosen:
-        supervisor = Supervisor(
-            stored,
-            study_file.study,
-            chosen,
-            observer,
-            search.limits,
-            sampler=search.strategy.make_sampler(study_file.study, stored.seed),
-            pruner=search.strategy.make_pruner(loaded.intervals, stored.seed),
-            examples=length(loaded.data.train),
-            longest=loaded.intervals,
-            points=search.points,
-            device=search.device,
-        )
-        return Finished(stored=stored, end=supervisor.run())
-
-
-def _make_executor(search: Search, loaded: Loaded) -> Executor:
-    if not search.workers:
-        return InlineExecutor(search.study_file.study, loaded.data)
-    return LocalExecutor(
-        search.study_file,
-        loaded.data,
-        workers=search.workers,
-        load_timeout=time_to_load(search.study_file.seconds + loaded.seconds),
-    )

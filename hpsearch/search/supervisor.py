@@ -9,15 +9,13 @@ import contextlib
 import enum
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import optuna
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from hpsearch.datasets import length
 from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.trial_files import BEST_WEIGHTS, remove_resume_points
@@ -27,14 +25,13 @@ from hpsearch.search.heartbeat import Heartbeat
 from hpsearch.search.observer import Observer
 from hpsearch.search.outbox import Outbox
 from hpsearch.search.pruners import intervals_of
+from hpsearch.search.search import Loaded, Search
 from hpsearch.search.storage import FINISHED, Claim
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.study_view import INTERVALS
 from hpsearch.search.trial_record import RETRIES, attrs_of, final_state, final_value, ranked, trained_intervals
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.seeding import trial_seed
-from hpsearch.space import Params
-from hpsearch.study import Study
 from hpsearch.training import IntervalReport
 
 TICK_SECONDS = 0.1
@@ -44,24 +41,6 @@ FIRST_FAILURES = 5
 FAILURES_IN_A_ROW = 10
 
 End = Literal["done", "interrupted", "timeout"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
-
-    `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
-    back into the queue. `outage` is how many seconds the database may be away. With `keep_best`, the weights of so many
-    trials are kept, the best ones.
-    """
-
-    n_trials: int
-    intervals: int | None = None
-    max_retries: int = 2
-    trial_timeout: float | None = None
-    timeout: float | None = None
-    keep_best: int | None = None
-    outage: float = 90.0
 
 
 def is_hopeless(failures_in_a_row: int, *, finished: int) -> bool:
@@ -138,40 +117,23 @@ _Write = _Report | _Retries | _TrialEnd | _GiveBack | _KeepBest
 
 
 class Supervisor:
-    """Runs a study until `limits` are reached."""
+    """Runs the stored study `stored` until the limits of `search` are reached."""
 
     def __init__(
-        self,
-        stored: StoredStudy,
-        study: Study,
-        executor: Executor,
-        observer: Observer,
-        limits: Limits,
-        *,
-        sampler: BaseSampler,
-        pruner: BasePruner,
-        examples: int,
-        longest: int,
-        points: Sequence[Params] | None = None,
-        device: str = "cpu",
+        self, stored: StoredStudy, search: Search, loaded: Loaded, executor: Executor, observer: Observer
     ) -> None:
-        """Run `study`, stored as `stored`, on `examples` training examples.
-
-        `longest` is the most intervals that a trial can have. Each new trial gets the first of `points` that none has
-        had, if they are given.
-        """
         self._stored = stored
         self._storage = stored.storage
-        self._study = study
+        self._study = search.study_file.study
         self._executor = executor
         self._observer = observer
-        self._limits = limits
-        self._sampler = sampler
-        self._pruner = pruner
-        self._examples = examples
-        self._longest = longest
-        self._points = points
-        self._device = device
+        self._limits = limits = search.limits
+        self._sampler = search.strategy.make_sampler(self._study, stored.seed)
+        self._pruner = search.strategy.make_pruner(loaded.intervals, stored.seed)
+        self._examples = length(loaded.data.train)
+        self._longest = loaded.intervals
+        self._points = search.points
+        self._device = search.device
         self._held: dict[int, _Held] = {}
         self._storage.serve(limits.outage)
         self._heartbeat = Heartbeat(self._storage, stored.study_id)

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from hpsearch.executors import Ended, Event, Outcome, Reported, Task, Verdict
 from hpsearch.progress import run_progress
-from hpsearch.search.search import Loaded, Search, run
+from hpsearch.search.running import run
+from hpsearch.search.search import Loaded, Search
 from hpsearch.seeding import derive_seed
 from hpsearch.study import load_study
 from hpsearch.training import IntervalReport

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from hpsearch.progress import run_progress
 from hpsearch.results import Results
+from hpsearch.search.running import run as run_search
 from hpsearch.search.search import Loaded, Search
-from hpsearch.search.search import run as run_search
 from hpsearch.space import Params, grid_points
 from hpsearch.study import StudyFile, load_study
 

@@ -1,0 +1,71 @@
+"""The one way to run a search; the command line, comparisons, notebooks and tests all take it.
+
+from hpsearch.search import Search, run
+
+finished = run(Search.of("lenet", n_trials=20))
+finished.stored.best_trial().params
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
+from hpsearch.search.observer import Observer
+from hpsearch.search.search import Loaded, Search
+from hpsearch.search.stored_study import StoredStudy, open_for_run
+from hpsearch.search.supervisor import End, Supervisor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A study after a run, and why the run ended."""
+
+    stored: StoredStudy
+    end: End
+
+
+def run(
+    search: Search,
+    loaded: Loaded | None = None,
+    observer: Observer | None = None,
+    *,
+    executor: Executor | None = None,
+    processes: int | None = None,
+) -> Finished:
+    """Run a search until its limits are reached, Ctrl-C, or its time is over.
+
+    `observer` watches. An `executor` takes the place of one of the search's workers, and is closed in the end.
+    `processes` is recorded with the study as the number of trainings at a time, where others run beside this one.
+
+    Raises UsageError if the stored study was made differently, TooManyFailures, CannotContinue or StorageUnavailable
+    where going on is pointless, and FilesUnavailable where the study's folder cannot be used. Nothing trained is lost.
+    """
+    loaded = loaded or Loaded.of(search)
+    observer = observer or Observer()
+    study_file = search.study_file
+    stored = open_for_run(
+        search.storage,
+        study_file,
+        loaded.data,
+        name=search.name,
+        seed=search.seed,
+        runs=search.runs,
+        fresh=search.fresh,
+    )
+    workers = search.workers if processes is None else processes
+    stored.record_run(study_file, search.strategy, device=search.device, workers=workers)
+    observer.opened(stored, search, loaded)
+    with contextlib.closing(executor or _make_executor(search, loaded)) as chosen:
+        supervisor = Supervisor(stored, search, loaded, chosen, observer)
+        return Finished(stored=stored, end=supervisor.run())
+
+
+def _make_executor(search: Search, loaded: Loaded) -> Executor:
+    if not search.workers:
+        return InlineExecutor(search.study_file.study, loaded.data)
+    return LocalExecutor(
+        search.study_file,
+        loaded.data,
+        workers=search.workers,
+        load_timeout=time_to_load(search.study_file.seconds + loaded.seconds),
+    )
