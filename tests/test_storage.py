@@ -3,9 +3,11 @@
 import gc
 import multiprocessing
 import pickle
+import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -543,17 +545,17 @@ def test_a_storage_out_of_use_has_closed_its_connections(url: str) -> None:
     assert closed
 
 
+def test_a_pickled_storage_is_the_same_in_all_it_does(tmp_path: Path) -> None:
+    made = Storage(f"sqlite:///{tmp_path}/test.db", Owner.this_process())
+    made.serve(outage=7.0)
+    restored = pickle.loads(pickle.dumps(made))
+    assert (restored.owner, restored.patience) == (made.owner, made.patience)
+    connect = closing(sqlite3.connect(tmp_path / "test.db", timeout=0))
+    with restored.engine.begin(), connect as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    for storage in (made, restored):
+        storage.engine.dispose()
+
+
 class TestAsOptunasStorage(StorageTestCase):
-    """Optuna's own suite, all of it, on SQLite: there every transaction begins otherwise than in Optuna's storage."""
-
-    @pytest.fixture
-    def url(self, tmp_path: Path) -> str:
-        return f"sqlite:///{tmp_path}/test.db"
-
-    def test_pickle_storage(self, storage: Storage) -> None:
-        """The suite's own never closes the second storage, which Python 3.13 objects to."""
-        study_id = storage.create_new_study([StudyDirection.MINIMIZE])
-        storage.set_study_system_attr(study_id, "key", "pickle")
-        restored = pickle.loads(pickle.dumps(storage))
-        assert restored.get_study_system_attrs(study_id) == {"key": "pickle"}
-        restored.engine.dispose()
+    """Optuna's own suite, all of it, on both databases."""

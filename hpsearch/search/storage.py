@@ -76,6 +76,7 @@ class Storage(RDBStorage):
         `exclusive` is what a supervisor needs; a mere reader leaves it off and never waits for a lock.
         """
         self.owner = owner
+        self._url, self._exclusive = url, exclusive
         self.patience = PATIENCE_SECONDS
         self._watch = Watch(gap=2 * owner.heartbeat)
         self._thread = threading.local()
@@ -96,12 +97,9 @@ class Storage(RDBStorage):
         if parsed.get_backend_name() == "sqlite" and exclusive:
             sqlite.begin_immediate(self, Path(str(parsed.database)))
 
-    def __getstate__(self) -> dict[Any, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_thread"}
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        self._thread = threading.local()
-        super().__setstate__(state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Connections, and what the engine calls, are made anew.
+        return _restore, (self._url, self.owner, self._exclusive, self.patience)
 
     def _open(self, parsed: sqlalchemy.URL, url: str, options: dict[str, Any]) -> None:
         try:
@@ -461,6 +459,13 @@ class Storage(RDBStorage):
         attrs = models.TrialSystemAttributeModel
         session.execute(sqlalchemy.delete(attrs).where(attrs.trial_id == trial_id, attrs.key == OWNER))
         return int(trial.number)
+
+
+def _restore(url: str, owner: Owner, exclusive: bool, patience: float) -> Storage:
+    """Return a storage that was pickled."""
+    storage = Storage(url, owner, create=False, exclusive=exclusive)
+    storage.patience = patience
+    return storage
 
 
 def _only_reads(method: Callable[..., Any]) -> Callable[..., Any]:
