@@ -1,6 +1,7 @@
-"""What a run shows: its lines in a pipe, its table on a terminal."""
+"""What `hpsearch run` shows while it works: lines in a pipe, a table on a terminal."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,14 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from hpsearch import progress
 from hpsearch.executors import Outcome, Task
-from hpsearch.progress import Lines, LiveTable, observer_for
-from hpsearch.training import EpochReport
+from hpsearch.progress import run as run_module
+from hpsearch.progress import run_progress
+from hpsearch.progress.run import RunLines, RunTable
+from hpsearch.search.search import Loaded, Search
+from hpsearch.training import IntervalReport
+from support import STUDIES
+from support.finished_study import make_study
 
 
 def console_of(width: int = 80, **options: Any) -> tuple[Console, io.StringIO]:
@@ -24,8 +29,8 @@ def task(number: int, **params: Any) -> Task:
     return Task(number=number, params=params, seed=0, folder=Path("runs"), identity=str(number))
 
 
-def report(interval: int, accuracy: float) -> EpochReport:
-    return EpochReport(
+def report(interval: int, accuracy: float) -> IntervalReport:
+    return IntervalReport(
         interval=interval,
         epoch=float(interval),
         step=interval,
@@ -44,14 +49,40 @@ def complete_trial(number: int, value: float) -> FrozenTrial:
     return trial
 
 
-def lines(width: int = 80) -> tuple[Lines, io.StringIO]:
+def of_lenet(shown: RunLines) -> Any:
+    shown.name, shown.intervals, shown.unit = "lenet", 20, "epoch"
+    return shown
+
+
+def lines(width: int = 80) -> tuple[RunLines, io.StringIO]:
     console, written = console_of(width)
-    return Lines(console, "lenet", 20), written
+    return of_lenet(RunLines(console)), written
 
 
 def test_a_terminal_gets_the_table_and_a_pipe_lines() -> None:
-    assert isinstance(observer_for(console_of(force_terminal=True)[0], "lenet", 20), LiveTable)
-    assert type(observer_for(console_of()[0], "lenet", 20)) is Lines
+    assert isinstance(run_progress(console_of(force_terminal=True)[0]), RunTable)
+    assert type(run_progress(console_of()[0])) is RunLines
+
+
+def test_it_begins_with_what_is_going_to_be_done_and_the_best_so_far(tmp_path: Path) -> None:
+    stored = make_study(tmp_path, ["budget", "pruned", "budget"])
+    search = Search.of(
+        str(STUDIES / "tiny.py"),
+        sampler="random",
+        pruner="median",
+        storage=f"sqlite:///{tmp_path}/hpsearch.db",
+        workers=2,
+    )
+    data = replace(search.study_file.study.load_data(), note="a sample of 60 digits")
+    console, written = console_of()
+    shown = run_progress(console)
+    shown.opened(stored, search, Loaded.from_data(search, data))
+    assert written.getvalue().splitlines()[:2] == [
+        "hpsearch: the data are a sample of 60 digits",
+        "hpsearch: starting 2 workers",
+    ]
+    best = stored.optuna_study().best_trial
+    assert shown.summary() == f"tiny: 0/0 finished, 0 pruned, 0 failed, best {best.value:.4f} (trial {best.number})"
 
 
 def test_a_finished_trial_is_one_line_however_narrow_the_pipe() -> None:
@@ -59,7 +90,7 @@ def test_a_finished_trial_is_one_line_however_narrow_the_pipe() -> None:
     shown.started(task(7, lr=0.0123456, optimizer="sgd", hidden=[64, 32]), 0)
     shown.ended(7, TrialState.COMPLETE, Outcome(reason="patience", intervals=12, best_value=0.98765, seconds=3.21))
     assert written.getvalue() == (
-        "trial   7 0.9877 patience  12 intervals    3.2 s  lr=0.0123 optimizer=sgd hidden=[64, 32]\n"
+        "trial   7 0.9877 patience    12 epochs    3.2 s  lr=0.0123 optimizer=sgd hidden=[64, 32]\n"
     )
 
 
@@ -92,7 +123,7 @@ def test_the_best_is_the_first_complete_trial_with_the_highest_value(
     state: TrialState, outcome: Outcome, best: str
 ) -> None:
     shown, _ = lines()
-    shown.best_so_far(0.9, 1)
+    shown.best = (0.9, 1)
     shown.started(task(2), 0)
     shown.ended(2, state, outcome)
     assert best in shown.summary()
@@ -102,7 +133,7 @@ def test_the_time_left_is_that_of_the_trials_to_come_at_the_pace_of_those_finish
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: now))
     shown, _ = lines()
     # 10 were finished before, by other runs.
     shown.counts({TrialState.COMPLETE: 8, TrialState.PRUNED: 2}, 50)
@@ -119,9 +150,9 @@ def test_the_time_left_is_that_of_the_trials_to_come_at_the_pace_of_those_finish
 
 def test_the_last_line_has_the_studys_best_and_all_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: now))
     shown, _ = lines()
-    shown.best_so_far(0.5, 1)
+    shown.best = (0.5, 1)
     shown.counts({TrialState.COMPLETE: 50}, 50)
     now += 90
     assert shown.last_line(complete_trial(7, 0.75), 3600.0) == (
@@ -134,7 +165,7 @@ def test_the_last_line_has_the_studys_best_and_all_the_training(monkeypatch: pyt
 
 def test_the_table_has_the_running_trials_in_order_and_no_others() -> None:
     console, written = console_of(force_terminal=True, color_system=None)
-    shown = LiveTable(console, "lenet", 20)
+    shown = of_lenet(RunTable(console))
     for number in (12, 3, 4, 5):
         shown.started(task(number, lr=0.1 * number), intervals_before=number % 4)
     shown.reported(12, report(10, 0.875))
@@ -154,7 +185,7 @@ def test_the_table_has_the_running_trials_in_order_and_no_others() -> None:
 
 def test_nothing_in_the_table_is_wider_than_the_terminal() -> None:
     console, written = console_of(60, force_terminal=True, color_system=None)
-    shown = LiveTable(console, "lenet", 20)
+    shown = of_lenet(RunTable(console))
     shown.started(task(1, **{f"parameter{index}": "value" * 5 for index in range(9)}), 0)
     console.print(shown.table())
     shown.ended(1, TrialState.COMPLETE, Outcome(reason="budget", intervals=20, best_value=0.5))

@@ -1,6 +1,7 @@
 import pytest
 
-from hpsearch.text import brief, duration, short
+from hpsearch import Steps
+from hpsearch.text import brief, duration, plural, short, unit
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,15 @@ def test_brief_of_what_python_refuses_to_write() -> None:
 )
 def test_a_duration_is_in_hours_minutes_and_seconds(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def test_a_noun_is_in_the_plural_where_it_is_not_one() -> None:
+    assert [plural(number, "seed") for number in (0, 1, 2, 12_345)] == ["0 seeds", "1 seed", "2 seeds", "12,345 seeds"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [(1, "epoch"), ("1", "epoch"), (5, "interval"), (Steps(1), "interval"), ("11", "interval")],
+)
+def test_an_interval_is_an_epoch_where_it_has_one(interval: object, expected: str) -> None:
+    assert unit(interval) == expected
