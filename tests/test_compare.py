@@ -14,7 +14,7 @@ import pytest
 
 from hpsearch import Dataset, Recipe, Space, Steps, UsageError
 from hpsearch.errors import HpsearchError
-from hpsearch.results import compare
+from hpsearch.results import comparison as compare
 from hpsearch.search.comparison import Comparison, Pair, budget_of, make_pairs, train_pair, trained, trained_already
 from hpsearch.search.pair_processes import Watcher, make_job, train_pairs
 from hpsearch.search.stored_study import StoredStudy, open_for_run

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hpsearch import UsageError
-from hpsearch.results import Results, open_results, plots
+from hpsearch.results import Results, open_results, report_plots
 from hpsearch.results.figures import write_figure
 from hpsearch.results.report import best_frame, endings_frame, write_report
 from hpsearch.results.tables import trials_frame
@@ -145,9 +145,9 @@ def test_a_study_of_any_kind_has_a_report(tmp_path: Path, reasons: list[str | No
 
 
 def test_crowded_plots_show_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "MOST_CURVES", 20)
+    monkeypatch.setattr(report_plots, "MOST_CURVES", 20)
     stored = make_study(tmp_path, ["budget", "pruned"] * 30)
-    sample = plots._sample(trials_frame(stored))
+    sample = report_plots._sample(trials_frame(stored))
     assert len(sample) <= 20
     assert open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{tmp_path}/hpsearch.db").best in sample
     assert hpsearch_here(tmp_path, "report", "--study", "tiny") == 0
