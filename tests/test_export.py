@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -148,3 +150,9 @@ def test_a_study_file_changed_since_the_search_is_noticed(tmp_path: Path, capsys
     copy.write_text(original.replace("0.0, 0.5, grid", "0.0, 0.6, grid"))
     with pytest.raises(UsageError, match=r"tiny\.py has changed since study tiny was run: space dropout was float 0"):
         hpsearch_here(tmp_path, "export", "--study", str(copy))
+
+
+def test_an_export_does_not_wait_for_matplotlib() -> None:
+    program = "import sys, hpsearch.cli.export; print('matplotlib' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "False\n"
