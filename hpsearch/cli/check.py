@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from hpsearch import checkpoint
+from hpsearch.baseline import baseline_of
 from hpsearch.cli.arguments import default_workers, set_data_folder
 from hpsearch.cli.output import make_console, plain_table
 from hpsearch.datasets import Dataset, Split, length
@@ -78,6 +79,9 @@ def _print_data(console: Console, dataset: Dataset) -> None:
         sizes.append(f"{length(dataset.test):,} test")
     shape = "x".join(map(str, dataset.train.inputs.shape[1:])) if isinstance(dataset.train, Split) else "?"
     console.print(f"data     {', '.join(sizes)} examples of {shape}, {len(dataset.classes)} classes", soft_wrap=True)
+    baseline = baseline_of(dataset)
+    if baseline is not None and baseline.is_uneven:
+        console.print(f"         uneven classes: compare accuracies with {baseline}", soft_wrap=True)
     if dataset.note:
         console.print(f"         {dataset.note}", soft_wrap=True)
 

@@ -136,6 +136,9 @@ def print_best(stored: StoredStudy, study_file: StudyFile) -> None:
     interval = TrialRecord.of(best).best_interval
     after = "" if interval is None else f" after {study_file.study.unit} {interval}"
     print(f"Best trial  {best.number}: validation accuracy {best.value:.4f}{after}")
+    baseline = stored.baseline()
+    if baseline is not None and baseline.beats(best.value or 0.0):
+        print(f"            no better than {baseline}")
     width = max(map(len, best.params), default=0)
     for name, value in best.params.items():
         print(f"            {name:<{width}}  {short(value)}")

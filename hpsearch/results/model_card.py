@@ -190,7 +190,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
 **Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of
-{evaluation.examples:,} test examples right. {_use_of_the_test_set(tested)}
+{evaluation.examples:,} test examples right. {_use_of_the_test_set(tested)}{_no_better(evaluation)}
 
 ## The model
 
@@ -239,6 +239,18 @@ about inputs that belong to no class, or about how well the outputs serve as pro
 | machine | {machine(final.device)} |
 | versions | {versions_line()} |
 """
+
+
+def _no_better(evaluation: Evaluation) -> str:
+    """Return a warning where always giving one answer would do as well."""
+    counts = evaluation.confusion.sum(axis=1)
+    commonest = str(counts.idxmax())
+    if evaluation.correct > counts.max():
+        return ""
+    return (
+        f"\n\n**Caution:** that is no better than always answering {commonest!r}, which is right for "
+        f"{counts.max() / evaluation.examples:.2%} of the test examples."
+    )
 
 
 def _tested_before(folder: Path) -> list[str]:

@@ -165,7 +165,7 @@ def _page(results: Results, importances: dict[str, float], captions: dict[str, s
         f"# {stored.name}",
         ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
         _overview(results),
-        f"## Best trials\n\n{_best(trials, unit)}",
+        f"## Best trials\n\n{_best(results, unit)}",
         f"## What mattered\n\n{_mattered(results, importances)}",
         f"## How the training was spent\n\n{_spent(trials, results.history, unit)}",
         "## Plots",
@@ -188,6 +188,7 @@ def _overview(results: Results) -> str:
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
         *((("note", note),) if (note := attrs.get(NOTE)) else ()),
+        *((("baseline", str(baseline)),) if (baseline := results.stored.baseline()) else ()),
         ("seed", str(results.stored.seed)),
         *_how_it_was_run(results),
         *((f"`{name}`", text) for name, text in fingerprint.get("space", {}).items()),
@@ -220,8 +221,8 @@ def _rules(results: Results) -> str:
     return ", or ".join(parts) or "none"
 
 
-def _best(trials: pd.DataFrame, unit: str) -> str:
-    best = best_frame(trials)
+def _best(results: Results, unit: str) -> str:
+    best, baseline = best_frame(results.trials), results.stored.baseline()
     if best.empty:
         return "No trial is complete yet."
     shown = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
@@ -231,7 +232,10 @@ def _best(trials: pd.DataFrame, unit: str) -> str:
     for column in best.columns:
         if column.startswith("params."):
             shown[column.removeprefix("params.")] = [markdown.cell(value) for value in best[column]]
-    return markdown.table(shown)
+    text = markdown.table(shown)
+    if baseline is not None and baseline.beats(float(best["value"].iloc[0])):
+        text += f"\n\n**Caution:** the best of them is no better than {baseline}."
+    return text
 
 
 def _mattered(results: Results, importances: dict[str, float]) -> str:

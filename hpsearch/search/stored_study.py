@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch import checkpoint
+from hpsearch.baseline import Baseline, baseline_of
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import remove_resume_points, resume_points, trial_folder
@@ -25,7 +26,7 @@ from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.search.storage import FINISHED, Storage
 from hpsearch.search.strategy import Strategy
-from hpsearch.search.study_attrs import FINGERPRINT, NOTE, RUNS, STUDY_ID
+from hpsearch.search.study_attrs import BASELINE, FINGERPRINT, NOTE, RUNS, STUDY_ID
 from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile
 
@@ -55,6 +56,11 @@ class StoredStudy:
         One that diverged is complete, with the worst value, and never the best.
         """
         return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False))), None)
+
+    def baseline(self) -> Baseline | None:
+        """Return the accuracy of always giving the same answer, where it is known."""
+        attrs = self.user_attrs().get(BASELINE)
+        return None if attrs is None else Baseline(**attrs)
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial's files."""
@@ -146,7 +152,11 @@ def open_for_run(
         raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
     study_id = storage.get_study_id_from_name(name)
     now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
-    attrs = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now} | ({NOTE: data.note} if data.note else {})
+    attrs: dict[str, Any] = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
+    if data.note:
+        attrs[NOTE] = data.note
+    if (baseline := baseline_of(data)) is not None:
+        attrs[BASELINE] = asdict(baseline)
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
     # Else the copy would write to the folder of the study it was copied from.

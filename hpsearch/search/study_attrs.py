@@ -11,6 +11,8 @@ STUDY_ID = "hpsearch:study_id"
 FINGERPRINT = "hpsearch:fingerprint"
 # What the data set says of itself.
 NOTE = "hpsearch:note"
+# The accuracy of always giving the same answer, as `Baseline` has it.
+BASELINE = "hpsearch:baseline"
 # How it was run and where, one entry for all runs that are alike.
 RUNS = "hpsearch:runs"
 # For a pair of a comparison: the seconds that its runs took together.
