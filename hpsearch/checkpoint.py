@@ -1,9 +1,9 @@
-"""Files that are either whole or not there.
+"""Atomic writes: a file is either complete or absent.
 
-Everything hpsearch writes goes to a temporary name, is flushed to the disk and renamed. The temporary file is locked
-while it is being written, so that one whose writer died is recognised and removed. A checkpoint is what `torch.save`
-writes, loads with `weights_only=True`, and carries a digest of its contents, so that a damaged or
-truncated one is recognised. This module does not know what is in it.
+hpsearch writes each file under a temporary name, flushes it to the disk and renames it. The temporary file is locked
+while it is being written, so that one whose writer died can be recognised and removed. A checkpoint is written by
+`torch.save`, can be loaded with `weights_only=True`, and contains a digest of its contents, so that a damaged or
+truncated one is recognised. This module does not depend on what a checkpoint contains.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ def write_atomically(
     previous: Path | None = None,
     guard: AbstractContextManager[None] | None = None,
 ) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part of either.
 
-    If `durable`, that holds through a power cut as well. The old file is kept at `previous`, if given. The new one
-    takes its place within `guard`, which may refuse by raising. Raises FilesUnavailable when the disk is full or the
-    folder not writable; the old file is then untouched.
+    If `durable`, this also holds across a power failure. The old file is kept at `previous`, if given. The new file is
+    renamed within the context manager `guard`, which may prevent it by raising. Raises FilesUnavailable if the disk is
+    full or the folder is not writable; the old file is then unchanged.
     """
     with accessing(path), _temporary(path, content, durable) as temporary, guard or contextlib.nullcontext():
         if previous is not None and path.exists():
@@ -50,8 +50,9 @@ def write_atomically(
 
 
 def create_exclusively(path: Path, content: bytes) -> bool:
-    """Write `content` to `path` unless there is a file; return whether it was written. Of several processes one does.
+    """Write `content` to `path` unless the file exists; return whether it was written.
 
+    If several processes call this at once, exactly one of them writes the file.
     Raises FilesUnavailable as `write_atomically` does.
     """
     with accessing(path), _temporary(path, content, durable=True) as temporary:
@@ -60,7 +61,7 @@ def create_exclusively(path: Path, content: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            # A file system without hard links: the file is still created by one process only.
+            # The file system has no hard links; exclusive creation still lets only one process write the file.
             try:
                 with path.open("xb") as file:
                     file.write(content)
@@ -71,7 +72,7 @@ def create_exclusively(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def accessing(path: Path) -> Iterator[None]:
-    """Raise FilesUnavailable, one line, for whatever the system refuses while `path` is written or read."""
+    """Raise FilesUnavailable, with a message of one line, for any OSError while `path` is written or read."""
     try:
         yield
     except OSError as error:
@@ -86,10 +87,10 @@ def accessing(path: Path) -> Iterator[None]:
 
 
 def remove_orphans(folder: Path, name: str = "*", *, recursive: bool = False) -> None:
-    """Remove the temporary files in `folder` whose writers died; only those for files whose names match `name`."""
+    """Remove the temporary files in `folder` whose writers died; only those of files whose names match `name`."""
     pattern = f".{name}.*.tmp"
     for temporary in folder.rglob(pattern) if recursive else folder.glob(pattern):
-        # Where it cannot be stored or locked, its writer is alive, or may be.
+        # A file that cannot be opened or locked may still have a running writer.
         with contextlib.suppress(OSError), temporary.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
@@ -97,7 +98,7 @@ def remove_orphans(folder: Path, name: str = "*", *, recursive: bool = False) ->
 
 @contextlib.contextmanager
 def _temporary(path: Path, content: bytes, durable: bool) -> Iterator[Path]:
-    """Write `content` to a locked file beside `path`, which is removed in the end unless it was renamed."""
+    """Write `content` to a locked file beside `path`, which is removed on exit unless it was renamed."""
     remove_orphans(path.parent, glob.escape(path.name))
     with _locked_file(path) as file:
         temporary = Path(file.name)
@@ -114,17 +115,17 @@ def _temporary(path: Path, content: bytes, durable: bool) -> Iterator[Path]:
 def _locked_file(path: Path) -> BinaryIO:
     while True:
         file = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp").open("xb")
-        # Not every file system has locks; where there are none, no orphan is removed either.
+        # Some file systems have no locks; there, orphans are not removed either.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        # Before it was locked, it may have been removed as an orphan.
+        # Another process may have removed it as an orphan before it was locked.
         if os.fstat(file.fileno()).st_nlink > 0:
             return file
         file.close()
 
 
-def _feed(hasher: "hashlib._Hash", value: Any) -> None:
-    """Feed a nested structure to `hasher`: every tensor's type, shape and bytes, everything else as JSON."""
+def _update(hasher: "hashlib._Hash", value: Any) -> None:
+    """Update `hasher` with a nested structure: the type, shape and bytes of each tensor, all else as JSON."""
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu().resolve_conj().contiguous()
         hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -135,21 +136,21 @@ def _feed(hasher: "hashlib._Hash", value: Any) -> None:
         hasher.update(b"{")
         for key, item in value.items():
             hasher.update(f"{key!r}:".encode())
-            _feed(hasher, item)
+            _update(hasher, item)
         hasher.update(b"}")
     elif isinstance(value, list | tuple):
         hasher.update(b"[")
         for item in value:
-            _feed(hasher, item)
+            _update(hasher, item)
         hasher.update(b"]")
     else:
         hasher.update(json.dumps(value).encode() + b",")
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256, in hexadecimal, of a nested structure of tensors, dicts, lists and JSON scalars."""
+    """Return the SHA-256 digest, in hexadecimal, of a nested structure of tensors, dicts, lists and JSON scalars."""
     hasher = hashlib.sha256()
-    _feed(hasher, value)
+    _update(hasher, value)
     return hasher.hexdigest()
 
 
@@ -160,14 +161,14 @@ def save(
     previous: Path | None = None,
     guard: AbstractContextManager[None] | None = None,
 ) -> None:
-    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint, as `write_atomically` does."""
+    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint; see `write_atomically`."""
     buffer = io.BytesIO()
     torch.save({**state, DIGEST: digest(state)}, buffer)
     write_atomically(path, buffer.getvalue(), previous=previous, guard=guard)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Return what `save` wrote, its tensors on `device`.
+    """Return the state that `save` wrote, with its tensors on `device`.
 
     Raises CheckpointError if the file is damaged or truncated, OSError if it cannot be read.
     """
@@ -177,17 +178,17 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
             warnings.simplefilter("ignore")
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         expected = state.pop(DIGEST)
-        found = digest(state)
-    # What a damaged zip or pickle raises is not documented and varies with the byte that is wrong.
+        actual = digest(state)
+    # The exceptions for a damaged zip file or pickle are not documented and depend on the damaged byte.
     except Exception as error:
         raise CheckpointError(f"{path} is damaged or truncated ({type(error).__name__})") from error
-    if found != expected:
+    if actual != expected:
         raise CheckpointError(f"{path} is damaged: its contents do not match its digest")
     return state
 
 
 def load_or_none(path: Path, warn: Callable[[str], None], device: str | torch.device = "cpu") -> dict[str, Any] | None:
-    """Return the checkpoint at `path`, or None where there is no usable one, saying so if it is damaged."""
+    """Return the checkpoint at `path`, or None if it is missing or damaged; call `warn` if it is damaged."""
     try:
         return load(path, device)
     except FileNotFoundError:

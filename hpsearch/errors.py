@@ -1,20 +1,20 @@
-"""Every error hpsearch raises on purpose.
+"""The errors that hpsearch raises.
 
 HpsearchError              something went wrong; the message says what, which value and what to do
 ├── UsageError             bad input: nothing was created or changed (exit code 2)
 │   └── StudyFileError     the user's study file is wrong; the message carries its line
-├── StorageUnavailable     the database did not answer for longer than we wait
-├── CannotContinue         the run ended for a reason that no trial is to blame for
-│   ├── DataDiffer         a worker's data set is not the one that the study was stored with
-│   └── FilesUnavailable   a file could not be written or read: the disk is full, or permission is missing
-├── TooManyFailures        trial after trial fails, so the run stopped
-├── TrialLost              a trial belongs to another supervisor by now
-└── CheckpointError        a checkpoint file is damaged, truncated, or another trial's
+├── StorageUnavailable     the database did not answer within the time limit
+├── CannotContinue         the run ended for a reason outside its trials
+│   ├── DataDiffer         a worker loaded another data set than the command did
+│   └── FilesUnavailable   a file cannot be written or read: the disk is full, or permission is missing
+├── TooManyFailures        too many trials failed, so the run stopped
+├── TrialLost              another supervisor has taken over the trial
+└── CheckpointError        a checkpoint file is damaged, truncated or of another trial
 """
 
 
 class HpsearchError(Exception):
-    """Base of all; `exit_code` is what the command line ends with."""
+    """Base class of all errors; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -26,31 +26,31 @@ class UsageError(HpsearchError):
 
 
 class StudyFileError(UsageError):
-    """A study file that cannot be found, run or understood."""
+    """A study file that cannot be found or run, or that defines no valid study."""
 
 
 class StorageUnavailable(HpsearchError):
-    """The database could not be reached, or refused to write, for longer than the patience given."""
+    """The database could not be reached or written to for longer than the time limit."""
 
 
 class CannotContinue(HpsearchError):
-    """No trial could be trained any further, whatever its configuration; those concerned wait in the queue."""
+    """No trial can be trained further, whatever its configuration; unfinished trials go back into the queue."""
 
 
 class DataDiffer(CannotContinue):
-    """A worker loaded other data than the command did."""
+    """A worker loaded another data set than the command did."""
 
 
 class FilesUnavailable(CannotContinue):
-    """A file of ours could not be written or read: no space left, no permission, a read-only file system."""
+    """A file of hpsearch cannot be written or read: no space left, no permission, a read-only file system."""
 
 
 class TooManyFailures(HpsearchError):
-    """The first trials all failed, or too many in a row; the message ends with the last traceback."""
+    """The first trials all failed, or too many failed in a row; the message ends with the last traceback."""
 
 
 class TrialLost(HpsearchError):
-    """A trial is no longer this process's: whatever was to be written of it must not be."""
+    """A trial belongs to another supervisor now; this process must not write to it any more."""
 
     def __init__(self, message: str, trial_id: int | None = None) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class TrialLost(HpsearchError):
 
 
 class CheckpointError(HpsearchError):
-    """A checkpoint that must not be used: damaged, truncated, or written by another trial."""
+    """A checkpoint that cannot be used: damaged, truncated or written by another trial."""
 
 
 def last_line(error: str | None) -> str:

@@ -1,19 +1,19 @@
-"""The signals that ask a process to end."""
+"""Handlers for the signals that ask a process to end."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Windows has no SIGHUP.
+# Windows does not have SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def handling(on_interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `on_interrupt` at each of `SIGNALS`, and raise KeyboardInterrupt from the second one on.
+    """Call `on_interrupt` on each of `SIGNALS`, and raise KeyboardInterrupt from the second one on.
 
-    Elsewhere than in the main thread, which alone may handle signals, the caller's handlers hold.
+    Only the main thread can handle signals; in any other thread, the present handlers stay in place.
     """
     count = 0
 
@@ -33,5 +33,5 @@ def handling(on_interrupt: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)

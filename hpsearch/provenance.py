@@ -1,4 +1,4 @@
-"""Where a result comes from: package versions and machine, without its name."""
+"""The package versions and the machine that a result was computed with; the machine's name is left out."""
 
 import importlib.metadata
 import os
@@ -13,23 +13,23 @@ PACKAGES = ("hpsearch", "torch", "torchvision", "optuna", "numpy", "pandas", "sc
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages on which results depend."""
+    versions_by_name = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def versions_line() -> str:
-    """Return `versions` in a line."""
+    """Return `versions` in one line."""
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
 def machine(device: str = "cpu") -> str:
-    """Return processor, cores this process may use, memory, system and, for `device`, the GPU, in a line."""
+    """Return the processor, usable cores, memory, system and, if `device` is one, the GPU, in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [
         f"{_processor()}, {cores} core{'s' * (cores != 1)}",

@@ -1,4 +1,4 @@
-"""Seeds, and random draws from a fixed one: torch's, numpy's and Python's own."""
+"""Derived seeds, and fixed seeds for the random generators of torch, numpy and Python."""
 
 import hashlib
 import random
@@ -9,21 +9,21 @@ import torch
 
 
 def derive_seed(*parts: object) -> int:
-    """Return a seed in [0, 2**63) that depends on every part and looks random for neighbouring ones."""
+    """Return a seed in [0, 2**63) from a hash of all parts, so that similar parts give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def trial_seed(study_seed: int, number: int) -> int:
-    """Return the seed that a trial is trained with."""
+    """Return the seed with which a trial is trained."""
     return derive_seed(study_seed, "trial", number)
 
 
 class seeded:
-    """Draw from a fixed seed inside the `with`, and leave the process's random states as they were.
+    """Context manager that sets a fixed seed, and restores the process's random states on exit.
 
-    Of torch's generators these are the CPU's and that of `device`. A generator of the user's own, such as
-    `numpy.random.default_rng()`, is not seeded.
+    It seeds the global generators of Python, numpy and torch, the latter for the CPU and for `device`. A generator
+    that the user creates, such as `numpy.random.default_rng()`, is not seeded.
     """
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
@@ -36,10 +36,10 @@ class seeded:
         self._fork.__enter__()
         self._python = random.getstate()
         self._numpy = np.random.get_state()
-        # The same for a CPU, but two hundred times as fast: `torch.manual_seed` looks for every kind of device.
+        # On a CPU the result is the same, but two hundred times as fast: `torch.manual_seed` looks for all devices.
         (torch.default_generator.manual_seed if self._cpu_only else torch.manual_seed)(self._seed)
         random.seed(self._seed)
-        # numpy takes 32 bits.
+        # numpy accepts only 32-bit seeds.
         np.random.seed(self._seed % 2**32)
 
     def __exit__(self, *exception: Any) -> None:

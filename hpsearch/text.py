@@ -1,4 +1,4 @@
-"""Values and numbers in few words, for messages and tables."""
+"""Short texts of values and numbers, for messages and tables."""
 
 import reprlib
 from datetime import timedelta
@@ -10,11 +10,11 @@ def short(value: object) -> str:
 
 
 def brief(value: object) -> str:
-    """Return the `repr` of a value given by the user, cut in its middle where it is long or nested deep."""
+    """Return the `repr` of a value given by the user, shortened in the middle if it is long or deeply nested."""
     try:
         return _brief.repr(value)
     except ValueError:
-        # Python does not write whole numbers of more than 4,300 digits.
+        # Python does not convert integers of more than 4,300 digits to text.
         return f"{type(value).__name__} of {value.bit_length():,} bits" if isinstance(value, int) else "..."
 
 
@@ -23,17 +23,17 @@ _brief.maxstring = _brief.maxlong = _brief.maxother = 60
 
 
 def unit(interval: object) -> str:
-    """Return what a study's intervals are called, "epoch" where each is one; `interval` is the study's, or its text."""
+    """Return the name of a study's intervals: "epoch" if each is one epoch. `interval` is the study's, or its text."""
     return "epoch" if str(interval) == "1" else "interval"
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where it is not one."""
+    """Return a number with its noun, in the plural unless the number is one."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time span as h:mm:ss, with days before it if need be."""
+    """Return a time span as h:mm:ss, preceded by days if necessary."""
     try:
         return str(timedelta(seconds=max(0, round(seconds))))
     except (OverflowError, ValueError):

@@ -590,7 +590,7 @@ def test_a_worker_with_other_data_does_not_train(first: str, reason: str, tmp_pa
         assert outcome is not None
         assert outcome.reason == reason
         if reason == "interrupted":
-            assert "the data set of varying.py is another one in a worker: train has 20 examples" in str(outcome.error)
+            assert "the data set of varying.py is different in a worker: train has 20 examples" in str(outcome.error)
             assert "\n" not in str(outcome.error)
             assert not (tmp_path / str(number)).exists()
     executor.close()

@@ -83,7 +83,7 @@ BROKEN = {
     ),
     "a loss that is no number": (
         {"loss": "functional.cross_entropy(outputs, targets, reduction='none')"},
-        ["the loss is no single number: average it over the batch"],
+        ["the loss is not a single number: average it over the batch"],
     ),
     "targets of the wrong shape": (
         {"targets": "[:, None].expand(-1, 3)"},

@@ -1,7 +1,7 @@
-"""Where a trial is trained. One protocol, several executors, one contract test (`tests/test_executors.py`).
+"""Executors train trials: one protocol, several implementations, one contract test (`tests/test_executors.py`).
 
-An executor knows nothing of the search: it is handed a `Task`, reports after each interval, waits to be told to go on
-or to stop before it reports again, and says how the task ended.
+An executor does not depend on the search. It receives a `Task`, reports after each interval, waits for the verdict on a
+report before it reports again, and returns the outcome of the task.
 """
 
 from hpsearch.executors.inline import InlineExecutor

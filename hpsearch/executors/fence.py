@@ -1,9 +1,10 @@
-"""Who may write in a trial's folder: the latest of those that claimed the trial.
+"""A fence around a trial's folder: only the latest claim of the trial may write to it.
 
-A supervisor that was frozen or cut off does not know that its trial was taken over, and neither does its worker. So
-every claim of a trial has a number, larger than all before, and leaves it in the trial's folder; whoever finds another
-claim there has lost the trial and writes nothing any more. The claim is looked at and the file put in place under one
-lock, held for microseconds; a process frozen just there makes a later claim wait until it wakes up or is killed.
+A supervisor that was suspended or disconnected, and its workers, do not know that another supervisor has taken over the
+trial. Every claim of a trial therefore has a number, larger than all earlier ones, which is written to the trial's
+folder. A process that reads a later claim there has lost the trial and must not write to the folder any more. Checking
+the claim and putting a file in place happen under one lock, held for microseconds; if a process is suspended while it
+holds the lock, a later claim waits until that process continues or is killed.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ CLAIM = ".claim"
 class Fence:
     """The claim `number` of the trial `identity` on its folder.
 
-    A file system that has no locks (some on clusters) leaves a gap of microseconds between look and write.
+    On a file system without locks (some on clusters), microseconds lie between the check and the write.
     """
 
     def __init__(self, folder: Path, identity: str, number: int) -> None:
@@ -31,7 +32,10 @@ class Fence:
         self._number = number
 
     def enter(self) -> None:
-        """Shut out all earlier claims; those of another identity count for nothing. Raises TrialLost."""
+        """Invalidate all earlier claims; ignore those of another identity.
+
+        Raises TrialLost if there is a later claim.
+        """
         with self._locked() as file:
             identity, number = _read(file)
             if identity == self._identity and number > self._number:
@@ -42,7 +46,7 @@ class Fence:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep later claims out for a moment, to rename or remove a file. Raises TrialLost if there is one already."""
+        """Block later claims while a file is renamed or removed. Raises TrialLost if there is one already."""
         with self._locked() as file:
             if _read(file) != (self._identity, self._number):
                 raise self._lost()
@@ -64,7 +68,7 @@ class Fence:
 
 
 def _read(file: int) -> tuple[str, int]:
-    """Return identity and number; an empty or damaged file has none."""
+    """Return the identity and the number in a claim file, or `("", -1)` if it is empty or damaged."""
     try:
         identity, number = json.loads(os.pread(file, 4096, 0))
         return str(identity), int(number)

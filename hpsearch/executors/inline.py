@@ -1,4 +1,4 @@
-"""Runs one trial at a time in this process: for tests, debuggers and notebooks."""
+"""An executor that trains one trial at a time in this process: for tests, debuggers and notebooks."""
 
 import time
 from collections.abc import Callable, Generator
@@ -14,7 +14,7 @@ from hpsearch.training import IntervalReport
 
 
 class InlineExecutor:
-    """An `Executor` with one slot. `events` trains one interval."""
+    """An `Executor` with one slot. Each call of `events` trains one interval."""
 
     slots = 1
 
@@ -25,7 +25,7 @@ class InlineExecutor:
         self._work: Generator[IntervalReport, None, Outcome] | None = None
         self._control = _Control(self._warn)
         self._events: list[Event] = []
-        # As workers have, so that a trial is the same here, bit for bit.
+        # Workers have one thread; with the same number here, a trial has bit-identical results.
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -38,7 +38,7 @@ class InlineExecutor:
     def reply(self, number: int, verdict: Verdict) -> None:
         """Answer the last report."""
         if verdict == "prune" and self._task is not None and self._task.number == number:
-            self._control.word = "prune"
+            self._control.decision = "prune"
 
     def events(self, timeout: float) -> list[Event]:
         """Train the next interval and return its report, or the outcome."""
@@ -55,16 +55,16 @@ class InlineExecutor:
 
     def stop(self) -> None:
         """Have the trial stop at its next batch."""
-        # A trial already told to end as pruned does.
-        if self._control.word == "continue":
-            self._control.word = "interrupt"
+        # A trial that is already being pruned ends as pruned.
+        if self._control.decision == "continue":
+            self._control.decision = "interrupt"
 
     def kill(self, number: int) -> None:
-        """Do the gentlest thing possible in one's own process: stop at the next batch."""
+        """Stop the trial at its next batch: it runs in this process, which cannot be killed."""
         self.stop()
 
     def close(self) -> None:
-        """Drop the trial."""
+        """Discard the trial."""
         torch.set_num_threads(self._threads)
         if self._work is not None:
             self._work.close()
@@ -77,11 +77,11 @@ class InlineExecutor:
 
 class _Control:
     def __init__(self, warn: Callable[[str], None]) -> None:
-        self.word: Literal["continue", "prune", "interrupt"] = "continue"
+        self.decision: Literal["continue", "prune", "interrupt"] = "continue"
         self.warn = warn
 
     def stop(self) -> bool:
-        return self.word != "continue"
+        return self.decision != "continue"
 
     def verdict(self) -> Literal["continue", "prune", "interrupt"]:
-        return self.word
+        return self.decision

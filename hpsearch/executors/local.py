@@ -1,7 +1,7 @@
-"""Runs trials in a pool of processes on this machine, one trial and one thread each.
+"""An executor that trains trials in a pool of processes on this machine, one trial and one thread each.
 
-The processes load the user's study file themselves; the data set's tensors are in shared memory, one copy for all.
-A process that dies is noticed at once and replaced; when the supervisor dies, its workers end within a second.
+Each process loads the user's study file itself; the tensors of the data set are in shared memory, one copy for all.
+A process that dies is detected at once and replaced. If the supervisor dies, its workers end within a second.
 """
 
 import multiprocessing
@@ -31,8 +31,8 @@ LOADED = "loaded"
 
 
 def time_to_load(seconds: float) -> float:
-    """Return how many seconds a worker may take to load study and data where loading them here took `seconds`."""
-    # With one thread, beside as many others as there are cores, from a disk that all of them read.
+    """Return the time limit, in seconds, for a worker to load study and data if loading them here took `seconds`."""
+    # A worker loads with one thread, while other workers use the remaining cores and read from the same disk.
     return 120.0 + 30 * seconds
 
 
@@ -48,7 +48,7 @@ class LocalExecutor:
         threads: int = 1,
         load_timeout: float = time_to_load(0.0),
     ) -> None:
-        """Start the workers. One that takes longer than `load_timeout` seconds to load study and data ends the run."""
+        """Start the workers. If one takes longer than `load_timeout` seconds to load study and data, the run ends."""
         self.slots = workers
         self._study_file = study_file
         shared = data.share()
@@ -80,7 +80,7 @@ class LocalExecutor:
                 worker.child.send(verdict)
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what the workers sent, or died of."""
+        """Return the events that the workers sent, and the deaths of workers."""
         if self._stopping:
             for worker in self._workers:
                 if worker.number is not None and not worker.told_to_stop:
@@ -105,13 +105,13 @@ class LocalExecutor:
         self._stopping = True
 
     def kill(self, number: int) -> None:
-        """End a trial's process by force."""
+        """Kill the process of a trial."""
         for worker in self._workers:
             if worker.number == number:
                 worker.child.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         for worker in self._workers:
             worker.child.send_signal(signal.SIGKILL)
         for worker in self._workers:
@@ -127,17 +127,17 @@ class LocalExecutor:
     def _too_slow(self) -> str:
         return (
             f"a worker has not loaded {self._study_file.path} and its data within {self._load_timeout:.0f} s, many "
-            f"times what it took before the run: look for what does not end in a process of its own"
+            f"times the time it took before the run: look for code that hangs in a separate process"
         )
 
 
 def own_device(worker: int, gpus: int) -> str:
-    """Return the GPU of a worker, counted from 0, where all are to use "cuda": each has its own, in turn."""
+    """Return the device of a worker, counted from 0, if the device is "cuda": workers get the GPUs in turn."""
     return f"cuda:{worker % gpus}"
 
 
 class _Worker:
-    """A worker process, and what it is doing."""
+    """A worker process and the trial that it trains."""
 
     def __init__(self, child: processes.Child) -> None:
         self.child = child
@@ -152,7 +152,7 @@ class _Worker:
         self.child.send(task)
 
     def loading_for(self) -> float:
-        """Return for how many seconds it has been loading study and data for its first task."""
+        """Return for how many seconds the worker has been loading study and data for its first task."""
         return 0.0 if self._loaded else time.monotonic() - self._submitted
 
     def receive(self) -> list[Event]:
@@ -176,7 +176,7 @@ def _main(
     expected: dict[str, str] | None,
     threads: int,
 ) -> None:
-    """Run tasks as they come, in a worker process, until the supervisor is gone."""
+    """Run tasks in a worker process until the supervisor ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
@@ -195,7 +195,7 @@ def _main(
                 connection.send(LOADED)
             outcome = _run(connection, task, *loaded)
         except HpsearchError as error:
-            # No trial's fault, and the next one would meet it too.
+            # The cause lies in no trial, and the next one would fail in the same way.
             outcome = Outcome(reason="interrupted", error=str(error))
         except Exception:
             outcome = Outcome(reason="failed", error=traceback.format_exc())
@@ -203,20 +203,20 @@ def _main(
 
 
 def _load(path: Path, digest: str, data: Dataset | None, expected: dict[str, str] | None) -> tuple[Study, Dataset]:
-    """Return study and data, the test split left out.
+    """Return the study, and its data without the test split.
 
-    Raises StudyFileError with the user's line if loading fails, and DataDiffer if the data are not the `expected` ones.
+    Raises StudyFileError, with the user's line, if loading fails, and DataDiffer if the data are not as `expected`.
     """
     study = processes.load_unchanged(path, digest).study
     if data is not None:
         return study, data
     with users_code(path):
         data = study.load_data().without_test()
-        found = fingerprint(data)
-    if expected is not None and found != expected:
-        changes = [f"{name} has {found[name]}, not {text}" for name, text in expected.items() if found[name] != text]
+        actual = fingerprint(data)
+    if expected is not None and actual != expected:
+        changes = [f"{name} has {actual[name]}, not {text}" for name, text in expected.items() if actual[name] != text]
         raise DataDiffer(
-            f"the data set of {path.name} is another one in a worker: {'; '.join(changes)}. Make its function return "
+            f"the data set of {path.name} is different in a worker: {'; '.join(changes)}. Make its function return "
             f"the same data in every process, drawn from fixed seeds and read from files that do not change"
         )
     return study, data
@@ -236,7 +236,7 @@ def _run(connection: Connection, task: Task, study: Study, data: Dataset) -> Out
 
 
 def _die_with_parent(server: int) -> None:
-    """End this process when the supervisor has ended, and the server it was forked from, which would take seconds."""
+    """End this process once the supervisor has ended; kill the fork server too, which would take seconds to end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -246,34 +246,34 @@ def _die_with_parent(server: int) -> None:
 
 
 class _Control:
-    """A worker's ear to the supervisor."""
+    """Receives the supervisor's messages for one task, in a worker."""
 
     def __init__(self, connection: Connection, number: int) -> None:
         self.due = False
         self._connection = connection
         self._number = number
-        self._word: Literal["continue", "prune", "interrupt"] = "continue"
+        self._decision: Literal["continue", "prune", "interrupt"] = "continue"
         self._polled = time.monotonic()
 
     def stop(self) -> bool:
-        # Asking the pipe costs more than a small batch, so not every batch asks it.
+        # Polling the pipe takes longer than a small batch, so it is not polled at every batch.
         if time.monotonic() - self._polled > POLL_SECONDS:
             self._polled = time.monotonic()
-            while self._word == "continue" and self._connection.poll():
+            while self._decision == "continue" and self._connection.poll():
                 self._receive()
-        return self._word != "continue"
+        return self._decision != "continue"
 
     def verdict(self) -> Literal["continue", "prune", "interrupt"]:
-        while self.due and self._word == "continue":
+        while self.due and self._decision == "continue":
             self._receive()
-        return self._word
+        return self._decision
 
     def warn(self, message: str) -> None:
         self._connection.send(Warned(self._number, message))
 
     def _receive(self) -> None:
-        word = self._connection.recv()
-        if word == "continue":
+        message = self._connection.recv()
+        if message == "continue":
             self.due = False
         else:
-            self._word = word
+            self._decision = message

@@ -1,6 +1,6 @@
-"""Processes in which torch works, with the study and the data set of the one that starts them.
+"""Child processes that train with torch, using the study and the data set of the parent.
 
-Whatever becomes of them or of the server they are forked from, the one that started them notices, and none outlives it.
+The parent detects when a child or the fork server ends, for whatever reason, and no child outlives the parent.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from hpsearch.errors import CannotContinue, StudyFileError
 from hpsearch.interrupts import SIGNALS
 from hpsearch.study import StudyFile, load_study
 
-# What a trial needs besides: torch's optimisers import the last one when the first of them is made, a second's work.
+# Modules that a trial also needs. The first torch optimiser imports `torch._dynamo`, which takes a second.
 PRELOADED = ("torch.utils.tensorboard", "torch._dynamo")
 SAFE_PATH = "PYTHONSAFEPATH"
 START_ATTEMPTS = 5
@@ -32,26 +32,26 @@ END_SECONDS = 5.0
 
 
 def context(preloaded: str) -> Any:
-    """Return how processes are started: forked from a server that has imported torch and the module `preloaded`.
+    """Return a multiprocessing context that forks from a server that has imported torch and the module `preloaded`.
 
-    Where that is not safe, elsewhere than on Linux, they are spawned.
+    On systems other than Linux, where forking is not safe, its processes are spawned.
     """
     if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
-    found = torch.multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([preloaded, *PRELOADED])
-    return found
+    forkserver = torch.multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload([preloaded, *PRELOADED])
+    return forkserver
 
 
 class Child:
     """A daemonic process and a pipe to it.
 
-    `gone` says that it has ended, and that all it sent was received. It begins with `SIGNALS` blocked, and so does the
-    server it is forked from: a signal to the whole process group must not take that down.
+    `gone` is True once the process has ended and all its messages were received. `SIGNALS` are blocked when it starts,
+    and in the fork server too: a signal to the whole process group must not end the server.
     """
 
     def __init__(self, context: Any, target: Callable[..., None], *arguments: object) -> None:
-        """Start a process that calls `target` with its end of the pipe and `arguments`.
+        """Start a process that calls `target` with its end of the pipe and with `arguments`.
 
         Raises CannotContinue if no process can be started.
         """
@@ -60,8 +60,8 @@ class Child:
         with theirs:
             self._process = _start(context, target, (theirs, *arguments))
         self.pid: int = self._process.pid
-        # The end of the pipe is no sure sign of the process's end: what it forked may hold it open. Nor is the
-        # sentinel of multiprocessing, which comes from the server.
+        # A pidfd reliably shows the end of the process. The pipe may be held open by a process that it forked, and the
+        # sentinel of multiprocessing depends on the server.
         try:
             self._pidfd: int | None = os.pidfd_open(self.pid)
         except (OSError, AttributeError):
@@ -70,18 +70,18 @@ class Child:
 
     @property
     def waitables(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` finds ready when `receive` has something to do."""
+        """The objects for `multiprocessing.connection.wait`; one is ready when `receive` has something to return."""
         return [self.connection, self._sentinel]
 
     def send(self, message: object) -> None:
-        """Send a message, if the process is still there."""
+        """Send a message, if the process is still running."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
     def receive(self) -> list[Any]:
-        """Return the messages that are there, and find out whether the process is `gone`."""
+        """Return the messages received so far, and set `gone` if the process has ended."""
         messages = []
-        # Asked first: what it sent before it ended is in the pipe by then.
+        # This comes first: if the process has ended, all its messages are in the pipe.
         ended = bool(wait([self._sentinel], 0))
         try:
             while self.connection.poll():
@@ -92,20 +92,20 @@ class Child:
         return messages
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process, if it is still there."""
+        """Send a signal to the process, if it is still running."""
         if self.connection.closed:
             return
-        # Not `Process.kill`, which takes the process for dead once the server it was forked from is.
+        # `Process.kill` regards the process as dead once the fork server is.
         with contextlib.suppress(ProcessLookupError):
             if self._pidfd is None:
                 os.kill(self.pid, number)
             else:
-                # Never another process that got its number.
+                # A pidfd never refers to another process with the same id.
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def how_it_ended(self) -> str:
-        """Return how the process ended, in words that follow its name."""
-        # The server tells it, a moment after the end.
+        """Return how the process ended, as the predicate of a sentence about it."""
+        # The server reports the exit code shortly after the end.
         wait([self._process.sentinel], 1.0)
         code = self._process.exitcode
         if code is not None and code < 0:
@@ -114,12 +114,12 @@ class Child:
         return f"ended with exit code {code}"
 
     def close(self) -> None:
-        """End the process at once, wait until it has ended, and close the pipe."""
+        """Kill the process, wait until it has ended, and close the pipe."""
         if self.connection.closed:
             return
         self.send_signal(signal.SIGKILL)
         wait([self._sentinel], END_SECONDS)
-        # Then the server has reaped it.
+        # The server has now reaped the process.
         wait([self._process.sentinel], 1.0)
         self.connection.close()
         if self._pidfd is not None:
@@ -140,25 +140,27 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     for attempt in range(START_ATTEMPTS):
         time.sleep(0.2 * attempt)
         process = context.Process(target=_begin, args=(safe_path, target, arguments), daemon=True)
-        # Else the working folder is the first where a new interpreter looks for modules, those of Python included.
+        # Otherwise a new interpreter looks in the working directory first, even for the modules of Python itself.
         os.environ[SAFE_PATH] = "1"
         try:
-            # Else `start` would do it, which unblocks the signals again.
+            # Otherwise `start` would start the tracker, and unblock the signals again.
             multiprocessing.resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             process.start()
             return process
         except (OSError, EOFError) as error:
-            # The server may have been killed this very moment; the next attempt starts another one.
+            # The server may just have been killed; the next attempt starts a new one.
             failure = error
         finally:
             _set_safe_path(safe_path)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    raise CannotContinue(f"no process can be started ({failure}): are there too many, or is there too little memory?")
+    raise CannotContinue(
+        f"cannot start a process ({failure}): are there too many processes, or is there too little memory?"
+    )
 
 
 def _begin(safe_path: str | None, target: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    """Run a new process, and end it without waiting for threads that the user's code may have started in it."""
+    """Run `target` in a new process, and end it without waiting for threads started by the user's code."""
     _set_safe_path(safe_path)
     code = 1
     try:
@@ -188,9 +190,9 @@ _starter: int | None = None
 
 @atexit.register
 def _end_all() -> None:
-    """End what still runs: Python itself would wait for processes that ignore its SIGTERM, and not for the server."""
+    """End all children and the server: Python would wait for children that ignore SIGTERM, and leave the server."""
     if _starter != os.getpid():
-        return  # A fork of it.
+        return  # In a forked process, the children are not ours.
     for child in list(_children):
         child.close()
     server: Any = multiprocessing.forkserver._forkserver
@@ -200,7 +202,7 @@ def _end_all() -> None:
 
 
 def load_unchanged(path: Path, digest: str) -> StudyFile:
-    """Load a study file in a process that was started for it. Raises StudyFileError if its text is another by now."""
+    """Load a study file in a child process. Raises StudyFileError if the file was changed since the run began."""
     study_file = load_study(str(path))
     if study_file.digest != digest:
         raise StudyFileError(f"{path} was changed during the run; finish or stop the run before editing it")

@@ -1,4 +1,4 @@
-"""What the supervisor and an executor say to each other."""
+"""The interface between the supervisor and an executor."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,7 +11,7 @@ Verdict = Literal["continue", "prune"]
 
 @dataclass(frozen=True)
 class Reported:
-    """A trial finished an interval and waits for a verdict before it may report the next."""
+    """A trial finished an interval; it needs a verdict before it reports the next one."""
 
     number: int
     report: IntervalReport
@@ -19,7 +19,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial ended by itself, was pruned or was stopped; its slot is free."""
+    """A trial ended, was pruned or was stopped; its slot is free."""
 
     number: int
     outcome: Outcome
@@ -27,7 +27,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """A trial's process is gone without an outcome; its slot is free and its resume point is on disk."""
+    """A trial's process ended without an outcome; its slot is free and its resume point is on disk."""
 
     number: int
     why: str
@@ -35,7 +35,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something the user should know that ends no trial."""
+    """A message for the user about something that does not end the trial."""
 
     number: int
     message: str
@@ -45,24 +45,24 @@ Event = Reported | Ended | Died | Warned
 
 
 class Executor(Protocol):
-    """Runs tasks in `slots` places at once."""
+    """Runs up to `slots` tasks at a time."""
 
     slots: int
 
     def submit(self, task: Task) -> None:
-        """Start a task in a free slot. There must be one."""
+        """Start a task. A slot must be free."""
 
     def reply(self, number: int, verdict: Verdict) -> None:
-        """Answer the last report of a trial. Does nothing if the trial is gone."""
+        """Answer the last report of a trial. Does nothing if the trial has ended."""
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what happened, waiting up to `timeout` seconds for something."""
+        """Return the events since the last call, waiting for the first up to `timeout` seconds."""
 
     def stop(self) -> None:
         """Have every trial stop at its next batch; each then ends as `interrupted`. Safe in a signal handler."""
 
     def kill(self, number: int) -> None:
-        """End a trial's process by force: it is then reported as `Died`."""
+        """Kill the process of a trial, which is then reported as `Died`."""
 
     def close(self) -> None:
-        """End all processes and free everything, at once."""
+        """End all processes and free all resources at once."""

@@ -1,6 +1,6 @@
-"""One trial as a worker sees it: train a configuration, keep its best weights and an exact resume point.
+"""Train one trial in a worker: save its best weights and a resume point from which it continues exactly.
 
-The files it writes are those of `hpsearch.executors.trial_files`.
+The names of its files are in `hpsearch.executors.trial_files`.
 """
 
 import csv
@@ -26,9 +26,10 @@ Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed",
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to train. `identity` names trial and study: files of another one in `folder` are not used.
+    """A trial to be trained. `identity` names the trial and its study: files in `folder` of another one are ignored.
 
-    Of several claims of one trial the one with the largest number `claim` holds: the others' workers write nothing.
+    Of several claims of one trial, the one with the largest number `claim` is valid: the workers of the others cannot
+    write.
     """
 
     number: int
@@ -44,7 +45,7 @@ class Task:
 class Outcome:
     """How a trial ended. `best_value` is the best validation accuracy, reached at interval `best_interval`.
 
-    A trial `lost` was claimed by another supervisor and goes on there.
+    The reason `lost` means that another supervisor has claimed the trial and continues it.
     """
 
     reason: Reason
@@ -57,25 +58,25 @@ class Outcome:
 
 
 class Control(Protocol):
-    """How a task hears from its executor."""
+    """The interface through which an executor controls a task."""
 
     def stop(self) -> bool:
-        """Whether to stop at this batch: pruned or interrupted."""
+        """Return whether to stop at this batch, pruned or interrupted."""
 
     def verdict(self) -> Literal["continue", "prune", "interrupt"]:
-        """Wait for the verdict on the last report, if one is due, and return it."""
+        """Return the verdict on the last report, waiting for it if it is due."""
 
     def warn(self, message: str) -> None:
-        """Tell the user something that does not end the trial."""
+        """Warn the user of something that does not end the trial."""
 
 
 def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator[IntervalReport, None, Outcome]:
-    """Train a task to its end, yielding its reports, those before a resume point included; return the outcome.
+    """Train a task, yielding its reports, including those from before a resume point; return the outcome.
 
-    Training goes on into the next interval while the verdict on the last report is awaited, but nothing of it is
-    written or reported before: what is stored does not depend on when a verdict arrives.
+    While the verdict on the last report is pending, the next interval is trained, but it is neither written nor
+    reported. What is stored therefore does not depend on when the verdict arrives.
     """
-    # The user's code may leave the working folder.
+    # The user's code may change the working directory.
     task = replace(task, folder=task.folder.absolute())
     try:
         outcome = yield from _Training(task, study, data, control).train()
@@ -116,7 +117,7 @@ class _Training:
                 self.control.verdict()
             if resume_point["outcome"]:
                 return Outcome(**resume_point["outcome"])
-            # Also for a trial that is pruned now: its best weights are in the resume point.
+            # A trial that is pruned now also needs its best weights, which are in the resume point.
             self._restore(resume_point)
             if self.stopper.reason is not None:
                 return self._end(self.stopper.reason)
@@ -147,20 +148,20 @@ class _Training:
             self.best = report
 
     def _save(self, report: IntervalReport) -> None:
-        """Write the resume point, which holds the best weights too, then what can be restored from it."""
+        """Write the resume point, which includes the best weights, then the files that can be restored from it."""
         if report is self.best:
             self.best_weights = _copied(self.run.model.state_dict())
         self._save_resume_point(None)
         self._save_history()
 
     def _save_history(self) -> None:
-        # The resume point holds it too, durably.
+        # It need not be durable: the resume point also contains the history.
         path = self.task.folder / HISTORY
         checkpoint.write_atomically(path, _csv(self.history), durable=False, guard=self.fence.held())
 
     def _save_best(self) -> None:
         assert self.best is not None
-        # Nothing is removed that this file does not hold.
+        # The resume point of an ended trial, written next, does not contain them.
         assert self.best_weights is not None
         best = {
             "model": self.best_weights,
@@ -172,13 +173,13 @@ class _Training:
         checkpoint.save(self.task.folder / BEST_WEIGHTS, best, guard=self.fence.held())
 
     def _save_resume_point(self, outcome: Outcome | None) -> None:
-        """Replace the resume point, the one before kept beside it in case this one is damaged."""
+        """Replace the resume point, and keep the previous one in case the new one is damaged."""
         state = {
             "identity": self.task.identity,
             "history": [list(asdict(report).values()) for report in self.history],
             "stopper": self.stopper.state_dict(),
             "run": None if outcome else self.run.state_dict(),
-            # Not twice: the run has the weights of the last interval.
+            # If the last interval is the best, its weights are already in the state of the run.
             "best_weights": None if outcome or self.history[-1] is self.best else self.best_weights,
             "outcome": asdict(outcome) if outcome else None,
         }
@@ -203,7 +204,7 @@ class _Training:
         return self._end("pruned") if verdict == "prune" else self._outcome("interrupted")
 
     def _end(self, reason: Reason, error: str | None = None) -> Outcome:
-        """Return the outcome, kept on disk until the supervisor has stored it."""
+        """Return the outcome, after writing it to disk in case the supervisor ends before it has stored it."""
         outcome = self._outcome(reason, error)
         if self.best is not None:
             self._save_best()
@@ -245,10 +246,10 @@ def _diverged(report: IntervalReport, unit: str) -> str:
 
 
 class _Events:
-    """TensorBoard events of a trial, written anew from `history` when the trial is resumed.
+    """Writes the TensorBoard events of a trial, again from `history` if the trial is resumed.
 
-    Without the summary that names an experiment's parameters and metrics the HParams tab gathers them from all
-    trials; with it, those that the first one happens not to have would be missing.
+    The summary that lists the parameters and metrics of an experiment is left out: without it, the HParams tab collects
+    them from all trials; with it, parameters that the first trial does not have would be missing.
     """
 
     def __init__(self, folder: Path, params: dict[str, Any], history: list[IntervalReport]) -> None:
@@ -257,11 +258,11 @@ class _Events:
 
         self._folder = folder
         self._best = 0.0
-        shown = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
-        _, start, self._end = hparams(shown, {})
+        values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
+        _, start, self._end = hparams(values, {})
         with checkpoint.accessing(folder):
             self._writer = SummaryWriter(str(folder), flush_secs=10)
-            # Not `add_hparams`, which writes to a folder of its own.
+            # `add_hparams` would write to a separate folder.
             self._writer._get_file_writer().add_summary(start)
         for report in history:
             self.add(report)

@@ -1,4 +1,4 @@
-"""The files of a trial, in a folder of its own: `runs/<study>/<trial>/`."""
+"""The files of a trial, in its folder `runs/<study>/<trial>/`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,15 @@ from hpsearch import checkpoint
 
 # The configuration.
 PARAMS = "params.json"
-# One row an interval.
+# One row for each interval.
 HISTORY = "history.csv"
 # The weights of the best interval, written when the trial ends.
 BEST_WEIGHTS = "best.pt"
-# What training goes on from, and the one before it in case it is damaged. Removed once the trial's end is stored; a
+# The resume point, and the previous one in case the first is damaged. They are removed once the outcome is stored; a
 # failed trial keeps the first.
 RESUME_POINT = "last.pt"
 PREVIOUS_RESUME_POINT = "last.previous.pt"
-# Besides: TensorBoard's events, and `.claim`, which says who may write here (`fence`).
+# TensorBoard's events. The folder also contains `.claim`, which says who may write to it (`fence`).
 EVENTS = "events.out.tfevents.*"
 
 
@@ -31,9 +31,9 @@ def resume_points(study_folder: Path) -> Iterator[Path]:
 
 
 def remove_resume_points(folder: Path, *, failed: bool = False) -> None:
-    """Remove what a trial that has ended does not need any more. Raises FilesUnavailable.
+    """Remove the resume points of a trial that has ended. Raises FilesUnavailable.
 
-    What a failed trial had learned is in its resume point alone, which is kept.
+    If the trial has `failed`, the last resume point is kept: no other file contains its weights.
     """
     for name in (PREVIOUS_RESUME_POINT,) if failed else (RESUME_POINT, PREVIOUS_RESUME_POINT):
         with checkpoint.accessing(folder / name):
