@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
-from hpsearch.search.database import shown
+from hpsearch.search.database import mask_passwords
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import open_to_read
@@ -103,7 +103,7 @@ class _Annotated(_CachedStorage):
         file = re.sub(r"\.\d+$", "", name)
         words = ["--study", file, *([] if file == name else ["--name", name])]
         if self._url != STORAGE:
-            words += ["--storage", shown(self._url)]
+            words += ["--storage", mask_passwords(self._url)]
         if self._runs != Path(RUNS):
             words += ["--runs", str(self._runs)]
         return shlex.join(words)

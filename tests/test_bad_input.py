@@ -176,7 +176,7 @@ def test_a_study_of_another_tool_is_refused(tmp_path: Path) -> None:
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     assert "made by another tool" in refused(tmp_path, "run", "--study", "tiny")
     optuna.create_study(study_name="down", storage=f"sqlite:///{tmp_path}/hpsearch.db", direction="minimize")
-    assert "not a maximisation" in refused(tmp_path, "run", "--study", "tiny", "--name", "down")
+    assert "does not maximise its objective" in refused(tmp_path, "run", "--study", "tiny", "--name", "down")
 
 
 def test_foreign_files_are_left_as_they_are(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_a_pair_whose_process_never_ends_loading_fails_and_the_next_is_trained(t
         (["--strategies", "tpe:startup=3"], ["startup=3", "n_startup_trials"]),
         (["--strategies", "manual"], ["manual", "leave it out"]),
         (["--strategies", "tpe,tpe"], ["tpe is named twice"]),
-        (["--strategies", ","], ["names none"]),
+        (["--strategies", ","], ["--strategies is empty"]),
         (["--strategies", "random+hyperband:min_resource=30"], ["min_resource", "got 30"]),
         (["--strategies", "random", "--out", "hpsearch.db/x"], ["cannot write to the folder hpsearch.db/x"]),
     ],

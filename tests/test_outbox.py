@@ -58,7 +58,7 @@ def outbox(storage: Storage, seconds: float = 9.0) -> tuple[Box, Probe, list[str
     said: list[str] = []
     lost: list[int | None] = []
     probe = Probe(storage)
-    made: Box = Outbox(storage, probe, seconds, write=lambda write: write(), say=said.append, lose=lost.append)
+    made: Box = Outbox(storage, probe, seconds, write=lambda write: write(), notify=said.append, on_lost=lost.append)
     return made, probe, said, lost
 
 

@@ -42,12 +42,12 @@ def test_a_heartbeat_stands_still_while_it_is_watched(monkeypatch: pytest.Monkey
     now = 100.0
     monkeypatch.setattr(owner.time, "monotonic", lambda: now)
     watch = Watch(gap=2.0)
-    assert watch.still(1) == 0.0
+    assert watch.unchanged_seconds(1) == 0.0
     for seconds in range(5):
         now = 100.0 + seconds
-        watch.look({1: "a", 2: f"b{seconds}"})
-    assert (watch.still(1), watch.still(2), watch.still(3)) == (4.0, 0.0, 0.0)
+        watch.observe({1: "a", 2: f"b{seconds}"})
+    assert (watch.unchanged_seconds(1), watch.unchanged_seconds(2), watch.unchanged_seconds(3)) == (4.0, 0.0, 0.0)
     # Away for too long to know what happened meanwhile.
     now = 110.0
-    watch.look({1: "a"})
-    assert watch.still(1) == 0.0
+    watch.observe({1: "a"})
+    assert watch.unchanged_seconds(1) == 0.0

@@ -37,17 +37,17 @@ def test_a_wrong_name_option_or_value_is_answered_with_what_is_right(text: str, 
 def test_the_plan_says_who_is_compared_when() -> None:
     # The first comparison is after a tenth of a trial.
     assert rung_plan(parse_pruner("hyperband"), 20) == (
-        "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 2, 6, 18; "
+        "hyperband over 20 intervals: the best 1 in 3 continue; comparisons: 53% of trials after 2, 6, 18; "
         "29% of trials after 6, 18; 18% of trials after 18"
     )
     assert rung_plan(parse_pruner("hyperband"), 9) == rung_plan(parse_pruner("hyperband:min_resource=1"), 9)
     assert rung_plan(parse_pruner("hyperband:min_resource=1"), 20) == (
-        "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
+        "hyperband over 20 intervals: the best 1 in 3 continue; comparisons: 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
     # Optuna goes on comparing beyond max_resource; what a trial does not reach is not announced.
     assert rung_plan(parse_pruner("hyperband:max_resource=9"), 20) == (
-        "hyperband, of 20 intervals: the best 1 in 3 go on; compared are 53% of trials after 1, 3, 9; "
+        "hyperband over 20 intervals: the best 1 in 3 continue; comparisons: 53% of trials after 1, 3, 9; "
         "29% of trials after 3, 9; 18% of trials after 9"
     )
     assert str(rung_plan(parse_pruner("hyperband:min_resource=1,max_resource=81"), 20)).endswith(

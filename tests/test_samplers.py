@@ -124,7 +124,7 @@ def _asked(study: Study, order: list[int]) -> list[dict[str, Any]]:
         ("tpe:n_startup_trials=-1", ["of at least 0", "-1"]),
         ("tpe:group=1", ["group must be true or false", "1"]),
         ("random:seed=3", ["seed=3", "it has no options"]),
-        ("sobol:_base_seed=3", ["_base_seed=3", "valid are scramble"]),
+        ("sobol:_base_seed=3", ["_base_seed=3", "valid options are scramble"]),
         ("nsga2:population_size=1", ["of at least 2", "1"]),
         ("nsga2:crossover_prob=2", ["from 0 to 1", "2"]),
         ("cmaes:popsize=big", ["popsize must be a whole number of at least 2 or null", "'big'"]),

@@ -20,7 +20,7 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
-from hpsearch.search.database import check_url, is_outage, reason, shown
+from hpsearch.search.database import check_url, is_outage, mask_passwords, reason
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 
@@ -387,7 +387,7 @@ def test_many_processes_may_create_the_database_at_once(url: str) -> None:
 def test_a_password_is_never_shown(password: str) -> None:
     url = sqlalchemy.URL.create("postgresql", "me", password, "127.0.0.1", 9, "x")
     text = url.render_as_string(hide_password=False)
-    assert password not in shown(text)
+    assert password not in mask_passwords(text)
     with pytest.raises(UsageError) as raised:
         Storage(text, Owner.this_process())
     assert password not in str(raised.value)
@@ -403,10 +403,10 @@ def test_a_password_is_never_shown(password: str) -> None:
     ],
 )
 def test_a_password_in_the_query_is_never_shown(url: str) -> None:
-    assert "S3cret" not in shown(url)
-    assert "0ther" not in shown(url)
-    assert "password=***" in shown(url)
-    assert shown("postgresql://me@h/x?passfile=/a/b") == "postgresql://me@h/x?passfile=%2Fa%2Fb"
+    assert "S3cret" not in mask_passwords(url)
+    assert "0ther" not in mask_passwords(url)
+    assert "password=***" in mask_passwords(url)
+    assert mask_passwords("postgresql://me@h/x?passfile=/a/b") == "postgresql://me@h/x?passfile=%2Fa%2Fb"
     with pytest.raises(UsageError) as raised:
         Storage(url, Owner.this_process())
     assert "S3cret" not in str(raised.value)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from hpsearch.datasets import DATA_VARIABLE
 from hpsearch.errors import UsageError
-from hpsearch.search.database import shown
+from hpsearch.search.database import mask_passwords
 
 # What says which study, and where it and its files are.
 WHERE = ("study", "name", "storage", "runs", "data")
@@ -36,7 +36,7 @@ def as_typed(command: str | None = None, *, only: Collection[str] | None = None,
             if isinstance(parameter, click.Argument):
                 words += map(str, value)
             else:
-                words += _option(name, shown(value) if name == "storage" else value)
+                words += _option(name, mask_passwords(value) if name == "storage" else value)
     for name, value in left.items():
         words += _option(name, value)
     return shlex.join(words)

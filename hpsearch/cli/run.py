@@ -14,7 +14,7 @@ from hpsearch.cli.output import make_console
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.progress import run_progress
 from hpsearch.search import Search, run
-from hpsearch.search.database import shown
+from hpsearch.search.database import mask_passwords
 from hpsearch.search.search import Loaded
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import TrialRecord
@@ -111,7 +111,7 @@ def _say_interrupted(console: Console, search: Search, stored: StoredStudy, end:
     what = "interrupted" if end == "interrupted" else f"the time of {search.limits.timeout:g} s is over"
     name = stored.name if stored.name != search.study_file.name else None
     console.print(
-        f"hpsearch: {what}; everything is saved in {shown(stored.storage.engine.url)} and {stored.folder}; "
+        f"hpsearch: {what}; everything is saved in {mask_passwords(stored.storage.engine.url)} and {stored.folder}; "
         f"{waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last {search.study_file.study.unit}: "
         f"{as_typed(n_trials=search.limits.n_trials, name=name, fresh=False)}",
         soft_wrap=True,

@@ -1,6 +1,6 @@
-"""The search itself, on Optuna: samplers, pruners, the stored study, and the supervisor that runs it.
+"""The search, based on Optuna: samplers, pruners, the stored study, and the supervisor that runs it.
 
-Names load when first used: what only looks at a database need not wait for torch.
+Names are imported on first use, so that code which only reads a database need not import torch.
 """
 
 from typing import TYPE_CHECKING, Any

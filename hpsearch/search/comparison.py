@@ -1,7 +1,7 @@
-"""Strategies side by side: each strategy under each seed is a study of its own, and all train equally many epochs.
+"""Compare strategies: each strategy under each seed is a separate study, and all train the same number of epochs.
 
-A pair of a strategy and a seed trains one trial at a time, so that it is the same study whenever it is run. This
-module says which pairs there are and trains one; `hpsearch.search.pair_processes` trains several at once.
+A pair of a strategy and a seed trains one trial at a time, so that its results do not depend on when it is run. This
+module makes the pairs and trains one pair; `hpsearch.search.pair_processes` trains several at once.
 """
 
 import random
@@ -33,7 +33,7 @@ from hpsearch.training import IntervalReport
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A strategy (`SAMPLER[+PRUNER]`) under the seed of one repeat, counted from 1; `name` is its study's."""
+    """A strategy (`SAMPLER[+PRUNER]`) under the seed of one repeat, counted from 1; `name` is that of its study."""
 
     name: str
     strategy: str
@@ -43,9 +43,9 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What all pairs have in common: where they are stored, and the `budget` of intervals that each trains.
+    """The settings that all pairs share: where they are stored, and the `budget` of intervals that each pair trains.
 
-    `workers` pairs are trained at a time.
+    Up to `workers` pairs are trained at a time.
     """
 
     study_file: StudyFile
@@ -57,19 +57,19 @@ class Comparison:
 
 
 def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -> list[Pair]:
-    """Return the pairs of the strategies in `text`, such as `random,tpe:n_startup_trials=5,gp+asha`, repeat by repeat.
+    """Return the pairs of the strategies in `text`, such as `random,tpe:n_startup_trials=5,gp+asha`, by repeat.
 
     Repeat r has the seed `seed` + r - 1. Raises UsageError for a strategy that cannot be run or is named twice, and for
-    a name that no study can have.
+    a name that is not valid for a study.
     """
-    # A piece that is an option only belongs to the strategy before it.
+    # A comma followed by `option=` does not end the strategy.
     strategies = [piece.strip() for piece in re.split(r",(?!\s*\w+=)", text) if piece.strip()]
     if not strategies:
-        raise UsageError("--strategies names none: give for example random,tpe,gp+asha")
+        raise UsageError("--strategies is empty: give for example random,tpe,gp+asha")
     for strategy in strategies:
         parsed = Strategy.parse(strategy)
         if parsed.points(study) == []:
-            raise UsageError(f"strategy {strategy}: {parsed.sampler} has no trials of its own; leave it out")
+            raise UsageError(f"strategy {strategy}: {parsed.sampler} runs only enqueued trials; leave it out")
         if strategies.count(strategy) > 1:
             raise UsageError(f"strategy {strategy} is named twice in --strategies; --repeats gives it more seeds")
     return [
@@ -80,7 +80,7 @@ def make_pairs(text: str, study: Study, *, name: str, repeats: int, seed: int) -
 
 
 def budget_of(study: Study, epochs: int) -> int:
-    """Return how many intervals `epochs` are. Raises UsageError where they are not whole ones."""
+    """Return the number of intervals in `epochs`. Raises UsageError if it is not a whole number."""
     if isinstance(study.interval, Steps):
         raise UsageError(f"compare counts epochs, but the study's interval is {study.interval}: give it in epochs")
     if uneven := [trained for trained in epochs_of(study) if trained % study.interval]:
@@ -94,23 +94,23 @@ def budget_of(study: Study, epochs: int) -> int:
 
 
 def epochs_of(study: Study) -> list[int]:
-    """Return the numbers of epochs that trials can have, over the space, the smallest first."""
+    """Return the numbers of epochs that trials can have over the space, in increasing order."""
     epochs: set[int] = set()
     study.explore(lambda space, recipe: epochs.add(recipe.epochs or study.epochs))
     return sorted(epochs)
 
 
 def trained(stored: StoredStudy) -> tuple[int, float]:
-    """Return how many intervals the trials of a study have trained, and the best validation accuracy after any."""
+    """Return the number of intervals that the trials of a study have trained, and their best validation accuracy."""
     trials = stored.optuna_study().get_trials(deepcopy=False)
     best = max((accuracy for trial in trials for accuracy in trial.intermediate_values.values()), default=0.0)
     return sum(map(trained_intervals, trials)), best
 
 
 def trained_already(pairs: Sequence[Pair], comparison: Comparison, data: Dataset) -> dict[Pair, int]:
-    """Return the intervals that each pair trained in earlier runs, creating the database where there is none.
+    """Return the intervals that each pair trained in earlier runs, creating the database if necessary.
 
-    Raises UsageError if a pair was made from another space or data set, or trained more than the budget's intervals.
+    Raises UsageError if a pair was made from another space or data set, or has trained more intervals than the budget.
     """
     url, runs, unit = comparison.storage, comparison.runs, comparison.study_file.study.unit
     studies = {study.study_name: study for study in Storage(url, Owner.this_process()).get_all_studies()}
@@ -121,7 +121,7 @@ def trained_already(pairs: Sequence[Pair], comparison: Comparison, data: Dataset
             continue
         before = studies[pair.name].user_attrs.get(FINGERPRINT)
         if before is None or differences(before, {**now, "seed": pair.seed}):
-            # This has the words for what is different.
+            # This raises the error that names the differences.
             open_for_run(url, comparison.study_file, data, name=pair.name, seed=pair.seed, runs=runs)
         intervals[pair], _ = trained(open_to_read(url, pair.name, runs))
         if intervals[pair] > comparison.budget:
@@ -140,20 +140,20 @@ def train_pair(
     reported: Callable[[float], None] = lambda accuracy: None,
     message: Callable[[str], None] = lambda text: None,
 ) -> Finished:
-    """Train a pair, from where it stands, until the budget or its grid is used up.
+    """Train a pair, continuing an earlier run, until the budget or its grid is used up.
 
-    `reported` is told the validation accuracy after each interval, `message` what the user should know.
+    `reported` is called with the validation accuracy after each interval, `message` with messages for the user.
     """
     study_file, budget = comparison.study_file, comparison.budget
     strategy = Strategy.parse(pair.strategy)
     points = strategy.points(study_file.study)
     if points is not None:
-        # The budget may end before the grid does, whose own order would leave whole regions out.
+        # The budget may not suffice for the whole grid; in its own order, whole regions would be left out.
         random.Random(pair.seed).shuffle(points)
     search = Search(
         study_file=study_file,
         strategy=strategy,
-        # Every finished trial has trained at least one interval.
+        # Each finished trial has trained at least one interval.
         limits=Limits(n_trials=budget, intervals=budget, keep_best=1),
         name=pair.name,
         storage=comparison.storage,
@@ -170,7 +170,7 @@ def train_pair(
 
 
 class _Observer(Observer):
-    """Passes on what is new, and keeps in the study how many seconds its runs have taken together."""
+    """Passes on the new reports, and stores the total seconds of all runs in the study."""
 
     def __init__(self, reported: Callable[[float], None], message: Callable[[str], None]) -> None:
         self._reported = reported

@@ -1,4 +1,4 @@
-"""A database by its URL: whether it can be used, how it is shown, and what its errors mean."""
+"""Storage URLs and database errors: check a URL, mask its passwords, classify and describe errors."""
 
 import contextlib
 import re
@@ -22,9 +22,9 @@ _DRIVERS = {
 
 
 def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
-    """Return a storage URL, parsed. Raises UsageError if it cannot be one, touching nothing.
+    """Parse and check a storage URL. Raises UsageError if it is not valid; nothing is created or changed.
 
-    A SQLite file must be a database, and one of Optuna's; unless `create`, it must exist.
+    A SQLite file must be a database of Optuna; unless `create`, it must exist.
     """
     try:
         parsed = sqlalchemy.make_url(url)
@@ -41,7 +41,7 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql", "mysql", "mariadb"):
         raise UsageError(
-            f"storage {shown(parsed)}: {backend} is not supported; use SQLite, PostgreSQL or MySQL/MariaDB"
+            f"storage {mask_passwords(parsed)}: {backend} is not supported; use SQLite, PostgreSQL or MySQL/MariaDB"
         )
     try:
         dialect.import_dbapi()
@@ -54,15 +54,19 @@ def check_url(url: str, *, create: bool) -> sqlalchemy.URL:
 
 def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
     if parsed.host or parsed.username or parsed.password:
-        raise UsageError(f"storage {shown(parsed)}: SQLite is a file without user or host; give sqlite:///FILE")
+        raise UsageError(
+            f"storage {mask_passwords(parsed)}: SQLite is a file without user or host; give sqlite:///FILE"
+        )
     if parsed.database in (None, "", ":memory:"):
         raise UsageError("storage sqlite:// keeps the study in memory, where it is lost: give sqlite:///FILE")
     if "uri" in parsed.query:
-        raise UsageError(f"storage {shown(parsed)} is a SQLite URI, which is not supported: give sqlite:///FILE")
+        raise UsageError(
+            f"storage {mask_passwords(parsed)} is a SQLite URI, which is not supported: give sqlite:///FILE"
+        )
     path = Path(str(parsed.database))
     if not path.exists():
         if not create:
-            raise UsageError(f"there is no database {path} yet: hpsearch run makes one, --storage names another")
+            raise UsageError(f"there is no database {path} yet: create it with hpsearch run, or change --storage")
         if not path.parent.is_dir():
             raise UsageError(f"the folder of the database {path} does not exist: create it or change --storage")
         return
@@ -74,11 +78,11 @@ def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     except sqlite3.DatabaseError as error:
-        what = "is not a SQLite database" if "not a database" in str(error) else f"cannot be read ({error})"
-        raise UsageError(f"the file {path} {what}: change --storage; the file was left as it is") from error
+        problem = "is not a SQLite database" if "not a database" in str(error) else f"cannot be read ({error})"
+        raise UsageError(f"the file {path} {problem}: change --storage; the file was left as it is") from error
     except OSError as error:
         raise UsageError(f"the database {path} cannot be read ({error.strerror}): change --storage") from error
-    # Another supervisor may be creating the tables this very moment.
+    # Another supervisor may be creating the tables at this moment.
     known = {*models.BaseModel.metadata.tables, "alembic_version"}
     if not (tables <= known or {"studies", "trials"} <= tables):
         raise UsageError(
@@ -87,8 +91,8 @@ def _check_sqlite_file(parsed: sqlalchemy.URL, *, create: bool) -> None:
         )
 
 
-def shown(url: str | sqlalchemy.URL) -> str:
-    """Return a storage URL fit to be seen: without passwords."""
+def mask_passwords(url: str | sqlalchemy.URL) -> str:
+    """Return a storage URL as text, with passwords replaced by `***`."""
     parsed = sqlalchemy.make_url(url)
     hidden = {name: "***" for name in parsed.query if _SECRET.search(name)}
     text = parsed.update_query_dict(hidden).render_as_string(hide_password=bool(parsed.password))
@@ -97,31 +101,31 @@ def shown(url: str | sqlalchemy.URL) -> str:
 
 def _secrets(url: sqlalchemy.URL) -> list[str]:
     """Return the passwords in a storage URL, the longest first."""
-    found = [str(url.password)] if url.password else []
+    secrets = [str(url.password)] if url.password else []
     for name, value in url.query.items():
         if _SECRET.search(name):
-            found += [value] if isinstance(value, str) else value
-    return sorted(filter(None, found), key=len, reverse=True)
+            secrets += [value] if isinstance(value, str) else value
+    return sorted(filter(None, secrets), key=len, reverse=True)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error means the database is out of reach for now, so that the same call may work later."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
+    """Whether an error means that the database is unavailable, so that the same call may succeed later."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
             return True
-        if isinstance(seen, sqlalchemy.exc.DBAPIError) and seen.connection_invalidated:
+        if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
 def reason(error: BaseException, url: str | sqlalchemy.URL) -> str:
-    """Return what the database said, in one line, without passwords."""
+    """Return the message of a database error, in one line and without passwords."""
     while isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    said = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
-    line = " ".join(str(said).split())
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
+    line = " ".join(str(original).split())
     for secret in _secrets(sqlalchemy.make_url(url)):
         line = line.replace(secret, "***")
     return line
@@ -130,4 +134,6 @@ def reason(error: BaseException, url: str | sqlalchemy.URL) -> str:
 def missing_driver(parsed: sqlalchemy.URL) -> HpsearchError:
     """Return the error for a database whose driver is not installed."""
     driver, remedy = _DRIVERS.get(parsed.get_backend_name(), (parsed.get_driver_name(), "install it with pip"))
-    return UsageError(f"storage {shown(parsed)} needs the driver {parsed.get_driver_name() or driver}: {remedy}")
+    return UsageError(
+        f"storage {mask_passwords(parsed)} needs the driver {parsed.get_driver_name() or driver}: {remedy}"
+    )

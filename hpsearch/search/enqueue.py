@@ -1,4 +1,4 @@
-"""Trials chosen by hand: params checked against the space, and put into the queue for the next run."""
+"""Enqueue trials with given params: check them against the space, and queue them for the next run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from hpsearch.text import brief
 
 
 def parse_params(texts: Sequence[str], study: Study) -> Params:
-    """Return the params that texts such as `lr=0.01` give, as the space has them; the others are left to be drawn.
+    """Parse texts such as `lr=0.01` into params of the space. The sampler draws the parameters that are not given.
 
-    Raises UsageError for a name the space does not have, a value out of range, and a parameter that no trial with
+    Raises UsageError for a name that is not in the space, a value out of range, and a parameter that no trial with
     these values has.
     """
     space = describe(study.trace)
@@ -33,21 +33,21 @@ def parse_params(texts: Sequence[str], study: Study) -> Params:
 
 
 def enqueue(stored: StoredStudy, params: Mapping[str, Any]) -> int:
-    """Add a waiting trial that has `params` to the study, and return its number."""
+    """Add a waiting trial with `params` to the study, and return its number."""
     study = stored.optuna_study()
     study.enqueue_trial(dict(params))
     return max(trial.number for trial in study.get_trials(deepcopy=False))
 
 
 def _value(parameter: Parameter, text: str) -> Any:
-    """Return the value that `text` stands for. Raises UsageError if the parameter cannot have it."""
+    """Parse the value of a parameter. Raises UsageError if the parameter cannot have it."""
     if isinstance(parameter, Choice) and text in map(str, parameter.options):
         return next(label for label in parameter.options if str(label) == text)
     return parameter.check(read_value(text))
 
 
 class _Pinned(Space):
-    """Answers with `params`, and passes on what they do not say."""
+    """A space with fixed `params`; it asks another space for all other parameters."""
 
     def __init__(self, space: Space, params: Mapping[str, Any]) -> None:
         super().__init__()
@@ -67,24 +67,24 @@ class _Pinned(Space):
 
 
 def _check_used(study: Study, params: Mapping[str, Any], conditions: Mapping[str, Described]) -> None:
-    """Raise UsageError if a recipe with `params` does not ask for one of them, at some values of the others."""
+    """Raise UsageError if the recipe, at some values of the other parameters, does not ask for one of `params`."""
     unused: dict[str, int] = dict.fromkeys(params, 0)
     tried = 0
 
     def recipe(space: Space) -> Recipe:
         nonlocal tried
         pinned = _Pinned(space, params)
-        drawn = study.trace(pinned)
+        result = study.trace(pinned)
         tried += 1
         for name in params:
             unused[name] += name not in pinned.params
-        return drawn
+        return result
 
     describe(recipe)
     for name, count in unused.items():
         if count == 0:
             continue
         needed = [f"{other}={' or '.join(map(str, values))}" for other, values in conditions[name].conditions.items()]
-        when = f"only with {', '.join(needed)}" if needed else "at some values of the others only"
+        when = f"only with {', '.join(needed)}" if needed else "only at some values of the other parameters"
         remedy = "leave it out" if count == tried else "give that too"
         raise UsageError(f"the recipe asks for {name} {when}: {remedy}")

@@ -1,7 +1,8 @@
-"""What a study is recognised by: whatever changes its results, as short texts that a message can name.
+"""The fingerprint of a study: everything that affects its results, as short texts that error messages can quote.
 
-Its space, its data, how long it trains and when it stops, what its recipe builds, and the code that this is made of.
-Comments, docstrings, figures, the number of trials and the order of definitions are not part of it.
+It covers the space, the data, the epochs and early stopping, the objects that the recipe builds, and the code used by
+the recipe and the data set. Comments, docstrings, figures, the number of trials and the order of definitions do not
+matter.
 """
 
 import ast
@@ -24,13 +25,13 @@ PARTS = ("model", "optimizer", "loss", "schedule", "batch_size", "epochs")
 
 
 def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
-    """Return, as short texts, what must not change between two runs of a study."""
+    """Return the fingerprint of a study, which must not change between two runs."""
     study = study_file.study
     built: dict[str, set[str]] = {part: set() for part in PARTS}
     names: dict[str, set[str]] = {part: set() for part in PARTS}
 
     def look(space: Space, recipe: Recipe) -> None:
-        # What is built at points of a grid would depend on the grid, which does not change what a trial is.
+        # Only the ends of ranges are recorded: at other points, the objects depend on the grid, which is not included.
         if not all(isinstance(p, Choice) or space.params[p.name] in (p.low, p.high) for p in space.parameters.values()):
             return
         for part in PARTS:
@@ -47,13 +48,13 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     }
     for part in PARTS:
         if part in ("batch_size", "epochs"):
-            # Where they are parameters of the space, these are the ends of their ranges.
+            # If they are parameters of the space, these are the ends of their ranges.
             training[f"recipe's {part}"] = ", ".join(sorted(built[part]))
         else:
             training[part] = f"{', '.join(sorted(names[part]))} ({_digest(sorted(built[part]))})"
     return {
         "space": {
-            name: f"{type(found.parameter).__name__.lower()} {found.parameter}" for name, found in described.items()
+            name: f"{type(entry.parameter).__name__.lower()} {entry.parameter}" for name, entry in described.items()
         },
         "training": training,
         "code": _code(study),
@@ -64,23 +65,23 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return one text for each entry that differs between two descriptions of a study.
+    """Return one text for each entry that differs between two fingerprints of a study.
 
-    Sections that `before`, of an earlier version, does not have are not compared.
+    Sections that are missing in `before`, which may be of an earlier version, are not compared.
     """
     return _differences(before, {key: value for key, value in now.items() if key in before})
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    changes = []
     for key in sorted(before.keys() | now.keys()):
-        was, new = before.get(key), now.get(key)
-        if isinstance(was, dict) or isinstance(new, dict):
-            found += _differences(was or {}, new or {}, f"{key} ")
-        elif was != new:
-            change = "is new" if was is None else "is gone" if new is None else f"was {was}, is now {new}"
-            found.append(f"{prefix}{key} {change}")
-    return found
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) or isinstance(new, dict):
+            changes += _differences(old or {}, new or {}, f"{key} ")
+        elif old != new:
+            change = "is new" if old is None else "is gone" if new is None else f"was {old}, is now {new}"
+            changes.append(f"{prefix}{key} {change}")
+    return changes
 
 
 def _digest(texts: list[str]) -> str:
@@ -96,7 +97,7 @@ def _name(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return what a part of a recipe is, without the addresses that differ from run to run."""
+    """Return a text of a part of a recipe, without memory addresses, which differ between runs."""
     if isinstance(value, functools.partial):
         return f"partial({_text(value.func)}, {value.args}, {value.keywords})"
     if inspect.isfunction(value):
@@ -113,12 +114,12 @@ def _shape(tensor: Any) -> str:
     try:
         return str(tuple(tensor.shape))
     except (AttributeError, RuntimeError):
-        # A lazy module's, before it has seen a batch; or state that is no tensor.
+        # An uninitialised parameter of a lazy module, or state that is not a tensor.
         return ""
 
 
 def _source(function: Any) -> str:
-    """Return a function as parsed, such as a lambda in a recipe."""
+    """Return the parsed source of a function, such as a lambda in a recipe."""
     path, line = Path(function.__code__.co_filename), function.__code__.co_firstlineno
     if not path.is_file():
         return ""
@@ -127,12 +128,12 @@ def _source(function: Any) -> str:
 
 
 def _code(study: Study) -> dict[str, str]:
-    """Return a digest of each definition that the recipe and the data set function use, by its name.
+    """Return a digest, by name, of each definition in the same file that the recipe and the data set function use.
 
-    Those in the same file, as parsed: formatting, comments and docstrings do not count. The recipe itself is known by
-    what it builds, the data set function by its data.
+    Digests are of the parsed code: formatting, comments and docstrings do not matter. The recipe itself is represented
+    by the objects it builds, the data set function by its data.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for function in (study.recipe, study.dataset):
         while isinstance(function, functools.partial):
             function = function.func
@@ -144,26 +145,26 @@ def _code(study: Study) -> dict[str, str]:
         waiting = list(_names(defined.get(function.__name__, [])))
         while waiting:
             name = waiting.pop()
-            if name in defined and name not in found and name != function.__name__:
-                found[name] = _digest([ast.dump(node) for node in defined[name]])
+            if name in defined and name not in digests and name != function.__name__:
+                digests[name] = _digest([ast.dump(node) for node in defined[name]])
                 waiting += _names(defined[name])
-    return found
+    return digests
 
 
 def _definitions(path: Path) -> dict[str, list[ast.stmt]]:
-    """Return the statements of a file that define each of its names, without docstrings; imports are not among them."""
-    found: dict[str, list[ast.stmt]] = {}
+    """Return the statements of a file that define each of its names, without docstrings and imports."""
+    statements: dict[str, list[ast.stmt]] = {}
     for statement in ast.parse(path.read_bytes()).body:
         for node in ast.walk(statement):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            found.setdefault(statement.name, []).append(statement)
+            statements.setdefault(statement.name, []).append(statement)
         elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
             for node in ast.walk(statement):
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    found.setdefault(node.id, []).append(statement)
-    return found
+                    statements.setdefault(node.id, []).append(statement)
+    return statements
 
 
 def _names(nodes: list[ast.stmt]) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Where a study's files are: one folder for each study, inside `runs` and marked with the study it belongs to.
+"""Find or create the folder of a study's files, inside `runs` and marked with the id of the study.
 
-A folder has the name of its study, or one made of it where that cannot be a folder's. Where another study's files are
-there already, as of another database, the folder is the first free of `name.2`, `name.3`, ...
+The folder has the name of the study, or a name derived from it if that is not a valid folder name. If the folder of
+another study, for example from another database, has this name, it is the first free of `name.2`, `name.3`, ...
 """
 
 import glob
@@ -11,16 +11,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# The file in a study's folder that says which study it is.
+# The file in a study's folder that contains the id of the study.
 MARKER = "study.json"
 LONGEST_BYTES = 200
-# What would lead out of the folder or hide in it, what terminals act on, and what has no UTF-8.
+# Path separators and leading dots, control characters, and surrogates, which have no UTF-8 encoding.
 _UNSAFE = re.compile(r"^\.|[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def folder_name(study: str) -> str:
-    """Return a study's name where a folder can have it, else the name with what is unsafe as `%2F`, or shortened."""
-    name = _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in _encoded(found[0])), study)
+    """Return the folder name of a study: its name, unsafe characters written like `%2F`, shortened if too long."""
+    name = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in _encoded(match[0])), study)
     if len(_encoded(name)) > LONGEST_BYTES:
         digest = hashlib.sha256(_encoded(study)).hexdigest()[:16]
         name = f"{_encoded(name)[: LONGEST_BYTES - 17].decode(errors='ignore')}-{digest}"
@@ -28,15 +28,16 @@ def folder_name(study: str) -> str:
 
 
 def make_folder(runs: Path, study: str, uid: str) -> Path:
-    """Return the folder under `runs` of the study with the id `uid`, made and marked if there is none.
+    """Return the folder under `runs` of the study with the id `uid`; create and mark it if there is none.
 
-    Processes that ask for one study at the same time get the same folder. Raises FilesUnavailable if it cannot be made.
+    Several processes that call this at once for one study get the same folder. Raises FilesUnavailable if it cannot be
+    created.
     """
-    # Who only looks for folders need not wait for torch.
+    # Imported here because it imports torch, which code that only looks for folders does not need.
     from hpsearch import checkpoint
 
-    if (found := find_folder(runs, study, uid)) is not None:
-        return found
+    if (existing := find_folder(runs, study, uid)) is not None:
+        return existing
     content = json.dumps({"study": study, "id": uid}).encode()
     for name in numbered(folder_name(study)):
         folder = runs / name
@@ -44,15 +45,15 @@ def make_folder(runs: Path, study: str, uid: str) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if all(path.match(f".{MARKER}.*.tmp") for path in folder.iterdir()):
                 checkpoint.create_exclusively(folder / MARKER, content)
-        if _marked(folder) == uid:
+        if _marked_id(folder) == uid:
             return folder
-    raise AssertionError("the numbers do not end")
+    raise AssertionError("unreachable")
 
 
 def find_folder(runs: Path, study: str, uid: str) -> Path | None:
     """Return the folder under `runs` that is marked with `uid`, or None."""
     markers = sorted(runs.glob(f"{glob.escape(folder_name(study))}*/{MARKER}"))
-    return next((marker.parent for marker in markers if _marked(marker.parent) == uid), None)
+    return next((marker.parent for marker in markers if _marked_id(marker.parent) == uid), None)
 
 
 def numbered(name: str) -> Iterator[str]:
@@ -64,7 +65,7 @@ def numbered(name: str) -> Iterator[str]:
         number += 1
 
 
-def _marked(folder: Path) -> str | None:
+def _marked_id(folder: Path) -> str | None:
     """Return the id of the study whose files are in `folder`, or None."""
     try:
         uid: str = json.loads((folder / MARKER).read_text())["id"]

@@ -1,7 +1,7 @@
-"""Successive halving and Hyperband, as functions of what is stored: a trial's reports and those of its competitors.
+"""Successive halving and Hyperband as functions of the stored reports of a trial and its competitors.
 
-Optuna's own write to a trial that it passed a rung before they decide, so that a decision lost in a crash is never
-made again. These write nothing: asked again, they decide again, and equally so if nothing else has happened.
+Optuna's pruners record in a trial that it has passed a rung before they decide, so that a decision lost in a crash is
+never repeated. These pruners write nothing: they can be asked again, and decide the same from the same reports.
 """
 
 import functools
@@ -19,9 +19,9 @@ from hpsearch.seeding import derive_seed
 
 
 def rungs_of(min_resource: int, reduction_factor: int, longest: int) -> list[int]:
-    """Return the intervals at which a trial of `longest` intervals is compared: min_resource, times the factor, ...
+    """Return the rungs at which a trial of `longest` intervals is compared: `min_resource` times powers of the factor.
 
-    The last interval is no rung: a trial that has reached it ends anyway.
+    The last interval is not a rung: a trial that has reached it ends anyway.
     """
     powers = itertools.takewhile(
         lambda rung: rung < longest, (min_resource * reduction_factor**power for power in itertools.count())
@@ -32,18 +32,18 @@ def rungs_of(min_resource: int, reduction_factor: int, longest: int) -> list[int
 def is_promoted(value: float, competing: Sequence[float], reduction_factor: int, *, maximize: bool) -> bool:
     """Whether `value` is among the best 1 in `reduction_factor` of `competing`, which contains it.
 
-    While there are fewer than that many, the best of them is promoted (Li et al., *A system for massively parallel
-    hyperparameter tuning*, MLSys 2020, as Optuna does it).
+    If `competing` has fewer values than `reduction_factor`, the best is promoted (Li et al., *A system for massively
+    parallel hyperparameter tuning*, MLSys 2020, as implemented in Optuna).
     """
     best = sorted(competing, reverse=maximize)[: max(1, len(competing) // reduction_factor)]
     return value >= best[-1] if maximize else value <= best[-1]
 
 
 class SuccessiveHalving(BasePruner):
-    """At each rung only the best 1 in `reduction_factor` of the trials that came so far go on.
+    """At each rung, continue only the best 1 in `reduction_factor` of the trials that have reached it so far.
 
-    `longest` is the most intervals that a trial can have. Trials with shorter schedules are compared at equal shares of
-    theirs. With fewer than `bootstrap_count` others at a rung no trial passes it.
+    `longest` is the largest number of intervals of a trial. Trials with shorter schedules are compared at equal shares
+    of their schedules. With fewer than `bootstrap_count` other trials at a rung, no trial passes it.
     """
 
     def __init__(self, min_resource: int, reduction_factor: int, longest: int, bootstrap_count: int = 0) -> None:
@@ -55,30 +55,30 @@ class SuccessiveHalving(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop a trial after its last report."""
         step, length = trial.last_step, length_of(trial, self.longest)
-        # Rounded up, so that a shorter trial has trained at least the rung's share.
+        # Rounded up, so that a shorter trial has trained at least the share of the rung.
         if step is None or step not in {-(-rung * length // self.longest) for rung in self.rungs} - {length}:
             return False
         value = trial.intermediate_values[step]
         if math.isnan(value):
             return True
         others = (other for other in self.competitors(study, trial) if other.number != trial.number)
-        found = (value_at_share(other, length_of(other, self.longest), step, length) for other in others)
-        competing = [value, *(other for other in found if other is not None and not math.isnan(other))]
+        values = (value_at_share(other, length_of(other, self.longest), step, length) for other in others)
+        competing = [value, *(other for other in values if other is not None and not math.isnan(other))]
         if len(competing) <= self.bootstrap_count:
             return True
         maximize = study.direction == StudyDirection.MAXIMIZE
         return not is_promoted(value, competing, self.reduction_factor, maximize=maximize)
 
     def competitors(self, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        """Return the trials that `trial` is compared with: all."""
+        """Return the trials with which `trial` is compared: all trials of the study."""
         return study.get_trials(deepcopy=False)
 
 
 class Hyperband(BasePruner):
-    """Brackets of successive halving that start at later and later rungs; each trial is drawn into one of them.
+    """Brackets of successive halving that start at increasing rungs; each trial is assigned to one at random.
 
-    A trial's bracket follows from the study's seed and its number: the same seed is the same study under any name.
-    Shares of the brackets as in Li et al., JMLR 18 (2018), asynchronous as in Optuna.
+    The bracket of a trial depends only on the seed of the study and the trial's number, not on the study's name. The
+    shares of the brackets are those of Li et al., JMLR 18 (2018); the brackets are asynchronous, as in Optuna.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class _Bracket(SuccessiveHalving):
 
 
 def brackets(min_resource: int, max_resource: int, reduction_factor: int) -> list[list[int]]:
-    """Return for each bracket of Hyperband the resources up to `max_resource` at which it compares trials.
+    """Return, for each bracket of Hyperband, the resources up to `max_resource` at which it compares trials.
 
     Bracket s starts s rungs later than bracket 0.
     """
@@ -130,5 +130,5 @@ def brackets(min_resource: int, max_resource: int, reduction_factor: int) -> lis
 
 
 def bracket_weights(count: int, reduction_factor: int) -> list[int]:
-    """Return how many trials go into each of `count` brackets, in proportion to each other, the first one first."""
+    """Return the relative number of trials in each of `count` brackets, in their order."""
     return [-(-count * reduction_factor**later // (later + 1)) for later in reversed(range(count))]

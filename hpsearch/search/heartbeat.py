@@ -1,7 +1,7 @@
-"""A supervisor's sign of life, from a thread of its own: neither a long interval nor a slow sampler makes it look dead.
+"""A supervisor's heartbeat, in a separate thread, so that a long interval or a slow sampler does not delay it.
 
-A process that is frozen has no threads that run, and a trial that was taken over is not kept alive: a heartbeat is
-recorded for what the database says is ours.
+The heartbeat stops if the process is suspended. It is recorded only for the trials that the supervisor owns according
+to the database, so a trial that was taken over gets none from its earlier owner.
 """
 
 import threading
@@ -14,7 +14,7 @@ RETRY_SECONDS = 0.5
 
 
 class Heartbeat:
-    """Beats for the trials of `storage.owner` while it is entered, and so learns whether the database answers."""
+    """Records heartbeats for the trials of `storage.owner`, and so detects whether the database answers."""
 
     def __init__(self, storage: Storage, study_id: int) -> None:
         self._storage = storage
@@ -32,30 +32,30 @@ class Heartbeat:
     def __exit__(self, *exception: object) -> None:
         self._stopped = True
         self._wake.set()
-        # It may be waiting for a database that is away; that must not keep us.
+        # The thread may be waiting for an unavailable database, which must not delay the exit.
         self._thread.join(1.0)
 
     def answered_since(self, moment: float) -> bool:
-        """Whether the database has answered a question asked after `moment` of the monotonic clock.
+        """Whether the database has answered a heartbeat sent after `moment` of the monotonic clock.
 
-        Raises what ended the thread, if anything but an outage did.
+        Raises the error that ended the thread, if any; an outage does not end it.
         """
         if self._error is not None:
             raise self._error
         return self._answered > moment
 
-    def hurry(self) -> None:
-        """Try now, and go on trying until the database answers."""
+    def beat_now(self) -> None:
+        """Send a heartbeat now, and retry until the database answers."""
         self._wake.set()
 
     def _run(self) -> None:
         while not self._stopped:
             self._wake.clear()
-            asked = time.monotonic()
+            sent = time.monotonic()
             delay = self._storage.owner.heartbeat
             try:
                 self._storage.beat(self._study_id)
-                self._answered = asked
+                self._answered = sent
             except Exception as error:
                 if not is_outage(error):
                     self._error = error

@@ -1,9 +1,9 @@
-"""A plain Optuna objective made of the same pieces as a run, for notebooks and `study.optimize`.
+"""A plain Optuna objective that uses the same components as a run, for notebooks and `study.optimize`.
 
     objective = make_objective(study, data, "runs/notebook")
     optuna.create_study(direction="maximize").optimize(objective, n_trials=20)
 
-It has no workers, retries or queue; trials train in the calling process, one after the other, each from its start.
+It has no workers, retries or queue: trials are trained in the calling process, one at a time, each from the start.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ def make_objective(
 ) -> Callable[[optuna.Trial], float]:
     """Return a function of an Optuna trial that trains it and returns its best validation accuracy.
 
-    It reports the validation accuracy of every interval, raises `optuna.TrialPruned` when Optuna says so, and leaves
-    best weights and history in `folder/<trial number>`, in place of what another study may have left there. A trial
-    that diverges returns 0, the worst accuracy. The function raises UsageError for a study that minimises or has
-    several objectives, and HpsearchError with the traceback if training fails.
+    It reports the validation accuracy of each interval, raises `optuna.TrialPruned` if Optuna prunes the trial, and
+    writes best weights and history to `folder/<trial number>`, replacing files of another study. For a trial that
+    diverges, it returns 0, the worst accuracy. The function raises UsageError for a study that minimises or has several
+    objectives, and HpsearchError with the traceback if training fails.
     """
     folder = Path(folder)
 
     def objective(trial: optuna.Trial) -> float:
         if trial.study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
             raise UsageError(
-                f"study {trial.study.study_name}: the objective is an accuracy, create the study with "
+                f"study {trial.study.study_name}: the objective is an accuracy: create the study with "
                 f'direction="maximize"'
             )
         space = TrialSpace(trial)
@@ -50,7 +50,7 @@ def make_objective(
             identity=f"{trial.study.study_name}/{trial.number}",
             device=device,
         )
-        # Another study may have had this name and number.
+        # Another study with the same name may have left files of this number.
         remove_resume_points(task.folder)
         with contextlib.closing(InlineExecutor(study, data)) as executor:
             executor.submit(task)

@@ -1,4 +1,4 @@
-"""Whoever watches a search."""
+"""The interface through which a search reports its progress."""
 
 from optuna.trial import TrialState
 
@@ -9,28 +9,28 @@ from hpsearch.training import IntervalReport
 
 
 class Observer:
-    """Watches a search and does nothing. Every method of a subclass must return at once."""
+    """An observer of a search that does nothing. Every method of a subclass must return at once."""
 
     def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
-        """The study is open, and its workers are going to be started."""
+        """The study was opened; its workers are started next."""
 
     def counts(self, counts: dict[TrialState, int], limit: int) -> None:
-        """Take the present number of trials in each state, and how many are to be finished."""
+        """The number of trials in each state changed; `limit` trials are to be finished."""
 
     def started(self, task: Task, intervals_before: int) -> None:
-        """A trial was handed to a worker."""
+        """A trial was submitted to a worker."""
 
     def reported(self, number: int, report: IntervalReport) -> None:
         """A trial finished an interval."""
 
     def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
-        """A trial's end was stored."""
+        """The outcome of a trial was stored."""
 
     def released(self, number: int) -> None:
-        """A trial is no longer run here, without having ended."""
+        """A trial is no longer run by this supervisor, although it has not ended."""
 
     def message(self, text: str) -> None:
-        """Say something to the user."""
+        """There is a message for the user."""
 
     def tick(self) -> None:
         """Time passed."""

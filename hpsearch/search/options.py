@@ -1,7 +1,7 @@
-"""The form in which samplers and pruners are named on the command line: `name` or `name:option=value,...`.
+"""Parse samplers and pruners as they are given on the command line: `name` or `name:option=value,...`.
 
-What may be given is read off the signature of the function that a name stands for: its parameters after the first are
-the options, their annotations the values that are allowed.
+Each name stands for a function. Its parameters after the first are the options, and their annotations define the
+allowed values.
 """
 
 import difflib
@@ -31,7 +31,7 @@ class Range:
 Whole = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
-# A name with options of its own: everything to the end belongs to it.
+# A name with its own options, which takes the rest of the text.
 Rest = Annotated[str, "rest"]
 
 _TYPES: dict[type, tuple[Any, str]] = {
@@ -45,7 +45,7 @@ _TYPES: dict[type, tuple[Any, str]] = {
 
 @dataclass(frozen=True)
 class Named:
-    """A sampler or pruner by name, with the options that were given; `text` is how they were."""
+    """The name of a sampler or pruner and the given options; `text` is what was parsed."""
 
     name: str
     options: Mapping[str, Any]
@@ -56,16 +56,16 @@ class Named:
 
 
 def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> Named:
-    """Return the name and the options in `text`; `known` gives for each name a function with its options.
+    """Return the name and the options in `text`; `known` maps each name to the function that defines its options.
 
-    Values are read as JSON where they can be (`5`, `0.1`, `true`, `null`), else as strings. Raises UsageError for an
-    unknown name or option, listing the valid ones, and for a value its annotation does not allow.
+    Values are parsed as JSON if possible (`5`, `0.1`, `true`, `null`), otherwise they are strings. Raises UsageError
+    for an unknown name or option, listing the valid ones, and for a value that the annotation does not allow.
     """
     name, _, tail = text.partition(":")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown {kind} {brief(name)}: {hint}known are {', '.join(known)}")
+        raise UsageError(f"unknown {kind} {brief(name)}: {hint}choose from {', '.join(known)}")
     hints = typing.get_type_hints(known[name], include_extras=True)
     valid = [option for option in list(inspect.signature(known[name]).parameters)[1:] if not option.startswith("_")]
     options: dict[str, Any] = {}
@@ -75,7 +75,11 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> Name
         if option not in valid or not equals:
             raise UsageError(
                 f"{kind} {name}: cannot use {brief(item)}; "
-                + (f"options are given as name=value, valid are {', '.join(valid)}" if valid else "it has no options")
+                + (
+                    f"options are given as name=value; valid options are {', '.join(valid)}"
+                    if valid
+                    else "it has no options"
+                )
             )
         if Rest in typing.get_args(hints[option]):
             value, tail = f"{value},{tail}".rstrip(","), ""
@@ -84,26 +88,26 @@ def parse(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) -> Name
 
 
 def read_value(text: str) -> Any:
-    """Return what `text` is as JSON, or the text itself where it is none, or more than Python reads."""
+    """Parse `text` as JSON; return the text itself if it is not valid JSON, or too large or nested for Python."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
 
-def _check(what: str, value: Any, hint: Any) -> Any:
-    """Return `value` if the annotation `hint` allows it. Raises UsageError, saying what is allowed, if not."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) or _is_union(hint) else (hint,)
-    said = []
-    for one in allowed:
-        limits = next((item for item in getattr(one, "__metadata__", ()) if isinstance(item, Range)), None)
-        kind, name = _TYPES[typing.get_args(one)[0] if typing.get_origin(one) is Annotated else one]
-        said.append(f"{name} {limits}" if limits else name)
+def _check(label: str, value: Any, hint: Any) -> Any:
+    """Return `value` if the annotation `hint` allows it. Raises UsageError, which lists what is allowed, otherwise."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) or _is_union(hint) else (hint,)
+    allowed: list[str] = []
+    for member in members:
+        limits = next((item for item in getattr(member, "__metadata__", ()) if isinstance(item, Range)), None)
+        kind, name = _TYPES[typing.get_args(member)[0] if typing.get_origin(member) is Annotated else member]
+        allowed.append(f"{name} {limits}" if limits else name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             continue
         if limits is None or limits.low <= value <= limits.high:
             return value
-    raise UsageError(f"{what} must be {' or '.join(said)}, got {brief(value)}")
+    raise UsageError(f"{label} must be {' or '.join(allowed)}, got {brief(value)}")
 
 
 def _is_union(hint: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A database that may be away for a while: what is written waits in order, what is asked is asked again later."""
+"""Access to a database that may be unavailable for a while: writes wait in order, other calls can be tried again."""
 
 import time
 from collections import deque
@@ -14,15 +14,14 @@ from hpsearch.search.storage import Storage
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
 
-
 W = TypeVar("W")
 
 
 class Outbox(Generic[W]):
-    """Writes to a database in order, each until it succeeds, without ever waiting for the database to come back.
+    """Writes to a database in order, each until it succeeds, without waiting for an unavailable database.
 
-    Once a call has failed, `heartbeat` finds out in its thread whether the database answers again; until it does
-    nothing is tried here.
+    After a call has failed, `heartbeat` checks in its thread whether the database answers again. Until it does, nothing
+    is tried here.
     """
 
     def __init__(
@@ -32,19 +31,20 @@ class Outbox(Generic[W]):
         seconds: float,
         *,
         write: Callable[[W], None],
-        say: Callable[[str], None],
-        lose: Callable[[int | None], None],
+        notify: Callable[[str], None],
+        on_lost: Callable[[int | None], None],
     ) -> None:
-        """Give up once the database has been away for `seconds`; `say` what goes on, `lose` trials that others have.
+        """Give up once the database has been unavailable for `seconds`.
 
-        `write` does a write, and must be safe to repeat.
+        `write` does a write, and must be safe to repeat. `notify` is called with messages for the user, `on_lost` with
+        the id of a trial that another supervisor has taken over.
         """
         self._storage = storage
         self._heartbeat = heartbeat
         self._seconds = seconds
         self._write = write
-        self._say = say
-        self._lose = lose
+        self._notify = notify
+        self._on_lost = on_lost
         self._waiting: deque[W] = deque()
         self._away_since: float | None = None
         self._failed_at = self._next_attempt = 0.0
@@ -53,15 +53,15 @@ class Outbox(Generic[W]):
 
     @property
     def away(self) -> bool:
-        """Whether the database did not answer when it was last asked."""
+        """Whether the database did not answer the last call."""
         return self._away_since is not None
 
     def append(self, write: W) -> None:
-        """Have a write done by `flush`, after all that was appended before."""
+        """Append a write, to be done by `flush` after all earlier ones."""
         self._waiting.append(write)
 
     def flush(self) -> bool:
-        """Write what waits, in order; return whether all of it could be written. Raises what `attempt` raises."""
+        """Do the waiting writes in order; return whether all of them succeeded. Raises the errors of `attempt`."""
         if self.away and not self._may_try():
             return False
         while self._waiting:
@@ -71,17 +71,17 @@ class Outbox(Generic[W]):
         return True
 
     def attempt(self, operation: Callable[[], None]) -> bool:
-        """Do something with the database now; return False if it is out of reach.
+        """Call an operation on the database now; return False if the database is unavailable.
 
-        What concerns a trial that is not ours any more is done by not doing it. Raises StorageUnavailable once the
-        database has been away for too long, and whatever else `operation` raises.
+        An operation on a trial that another supervisor has taken over is dropped, and counts as done. Raises
+        StorageUnavailable once the database has been unavailable for too long, and any other error of `operation`.
         """
         if self.away and not self._may_try():
             return False
         try:
             operation()
         except TrialLost as lost:
-            self._lose(lost.trial_id)
+            self._on_lost(lost.trial_id)
         except Exception as error:
             if not is_outage(error):
                 raise
@@ -89,19 +89,19 @@ class Outbox(Generic[W]):
             return False
         if self._away_since is not None:
             away = time.monotonic() - self._away_since
-            self._say(f"the database is back after {away:.0f} s; nothing was lost")
+            self._notify(f"the database is back after {away:.0f} s; nothing was lost")
             self._away_since, self._delay = None, FIRST_DELAY_SECONDS
         return True
 
     def _may_try(self) -> bool:
-        """Whether the database seems to be back. Raises StorageUnavailable."""
+        """Whether the database seems to be available again. Raises StorageUnavailable after too long an outage."""
         now = time.monotonic()
         if now >= self._next_attempt and self._heartbeat.answered_since(self._failed_at):
             return True
         if self._away_since is not None and now - self._away_since > self._seconds:
             raise StorageUnavailable(
                 f"the database did not answer for {self._seconds:g} s ({self._error}); everything trained is kept: "
-                f"run the same command again when it is back"
+                f"run the same command again when the database is back"
             )
         return False
 
@@ -110,7 +110,7 @@ class Outbox(Generic[W]):
         self._error = reason(error, self._storage.engine.url)
         if self._away_since is None:
             self._away_since = self._failed_at
-            self._say(f"the database does not answer ({self._error}); training goes on, trying again")
+            self._notify(f"the database does not answer ({self._error}); training continues while hpsearch retries")
         self._next_attempt = self._failed_at + self._delay
         self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
-        self._heartbeat.hurry()
+        self._heartbeat.beat_now()

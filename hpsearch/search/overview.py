@@ -1,6 +1,6 @@
-"""What a database holds, found out by a few queries: no study is loaded whole, and torch is not imported.
+"""Summaries of the studies in a database, from a few queries: no study is loaded as a whole, torch is not imported.
 
-It shows whatever is there: studies that minimise or have several objectives, and those made by other tools.
+They include studies that minimise or have several objectives, and studies made by other tools.
 """
 
 from collections import defaultdict
@@ -15,21 +15,21 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from hpsearch.errors import UsageError
-from hpsearch.search.database import shown
+from hpsearch.search.database import mask_passwords
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 from hpsearch.search.trial_record import DIVERGED
 
 _REASON = models.TrialUserAttributeModel
-# As `has_diverged` says of one trial.
+# The condition of `has_diverged`, in SQL.
 _DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == f'"{DIVERGED}"')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """A study in a few numbers. `best` is the best complete trial, None where there is none or no one best.
+    """Summary of a study. `best` is the best complete trial, or None if there is none or the objectives are several.
 
-    `diverged` trials are among the complete ones in `counts`, and never the best.
+    Trials that `diverged` are included in the complete ones in `counts`, and are never the best.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Overview:
 
 
 def open_storage(url: str) -> Storage:
-    """Connect to a database to read it. Raises UsageError if it is not there or cannot be used."""
+    """Connect to a database for reading. Raises UsageError if it does not exist or cannot be used."""
     return Storage(url, Owner.this_process(), create=False, exclusive=False)
 
 
@@ -57,9 +57,9 @@ def stored_names(url: str) -> list[str]:
 
 
 def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
-    """Return all studies in the storage, or the one called `name`. Raises UsageError if there is none."""
+    """Return the overviews of all studies in a storage, or of the study `name`. Raises UsageError if there is none."""
     studies = storage.get_all_studies()
-    where = shown(storage.engine.url)
+    where = mask_passwords(storage.engine.url)
     if not studies:
         raise UsageError(f"{where} holds no studies yet: start one with hpsearch run")
     if name is not None:
@@ -85,11 +85,11 @@ def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
 def _counts(storage: Storage) -> dict[int, dict[TrialState, int]]:
     trials = models.TrialModel
     query = select(trials.study_id, trials.state, func.count()).group_by(trials.study_id, trials.state)
-    found: dict[int, dict[TrialState, int]] = defaultdict(dict)
+    counts: dict[int, dict[TrialState, int]] = defaultdict(dict)
     with Session(storage.engine) as session:
         for study_id, state, count in session.execute(query):
-            found[study_id][state] = count
-    return found
+            counts[study_id][state] = count
+    return counts
 
 
 def _diverged(storage: Storage) -> dict[int, int]:
@@ -104,11 +104,11 @@ def _diverged(storage: Storage) -> dict[int, int]:
 
 
 def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
-    """Return the `count` best complete trials, the earliest of equals first; none where objectives are several."""
+    """Return the `count` best complete trials, equal ones by number; none if the study has several objectives."""
     if len(directions) != 1:
         return []
     trials, values = models.TrialModel, models.TrialValueModel
-    # Infinite values are stored as a type without a value.
+    # Optuna stores an infinite value as a type, without a number.
     infinite = case(
         (values.value_type == values.TrialValueType.INF_POS, 1),
         (values.value_type == values.TrialValueType.INF_NEG, -1),
@@ -128,7 +128,7 @@ def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirec
 
 
 def last_failed(storage: Storage, study_id: int, count: int) -> list[FrozenTrial]:
-    """Return the last `count` failed trials, the earliest first."""
+    """Return the last `count` failed trials, ordered by number."""
     trials = models.TrialModel
     query = (
         select(trials.trial_id)
@@ -141,5 +141,5 @@ def last_failed(storage: Storage, study_id: int, count: int) -> list[FrozenTrial
 
 def _trials(storage: Storage, query: Select[Any]) -> list[FrozenTrial]:
     with Session(storage.engine) as session:
-        found = session.scalars(query).all()
-    return [storage.get_trial(int(trial_id)) for trial_id in found]
+        trial_ids = session.scalars(query).all()
+    return [storage.get_trial(int(trial_id)) for trial_id in trial_ids]

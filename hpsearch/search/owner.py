@@ -1,4 +1,4 @@
-"""Who runs a trial: a supervisor process, named so that another one can tell whether it is still alive."""
+"""The owner of a trial: a supervisor process, described so that others can check whether it is still alive."""
 
 import os
 import socket
@@ -14,9 +14,9 @@ import psutil
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process: its host, which boot and process-id namespace of that host, its id and start time.
+    """A supervisor process: its host, the boot and process-id namespace of that host, its id and start time.
 
-    It goes on by itself while the database is away for up to `outage` seconds.
+    It continues without the database for up to `outage` seconds.
     """
 
     host: str
@@ -28,17 +28,17 @@ class Owner:
 
     @property
     def heartbeat(self) -> float:
-        """Seconds between two of its heartbeats."""
+        """Seconds between two heartbeats."""
         return min(10.0, max(1.0, self.outage / 9))
 
     @property
     def grace(self) -> float:
-        """Seconds without a heartbeat after which it may be taken for dead: longer than any outage it survives."""
+        """Seconds without a heartbeat after which it counts as dead: longer than any outage that it survives."""
         return self.outage + 3 * self.heartbeat
 
     @classmethod
     def this_process(cls) -> "Owner":
-        """Return an owner for this process, distinct from any other made here or elsewhere."""
+        """Return an owner for this process, different from all others made here or elsewhere."""
         pid = os.getpid()
         return cls(
             host=socket.gethostname(),
@@ -50,15 +50,15 @@ class Owner:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Owner":
-        """Return the owner `as_dict` described."""
+        """Return the owner that `as_dict` described."""
         return cls(**fields)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON scalars that `from_dict` understands."""
+        """Return the fields as JSON scalars, for `from_dict`."""
         return asdict(self)
 
     def is_known_dead(self) -> bool:
-        """Whether the process certainly has ended. False where that cannot be told from here."""
+        """Whether the process has certainly ended. False if this cannot be checked from this host."""
         if self.host != socket.gethostname() or self.boot != _boot():
             return False
         try:
@@ -72,32 +72,32 @@ class Owner:
 
 
 class Watch:
-    """Repeated looks at the heartbeats of others: which of them stand still while the database answers us."""
+    """Observes the heartbeats of other supervisors, to detect those that stop while the database is available."""
 
     def __init__(self, gap: float) -> None:
-        """Two looks more than `gap` seconds apart say nothing of the time between them: we may have been away."""
+        """Discard earlier observations after a gap of more than `gap` seconds: an outage, or a suspension."""
         self._gap = gap
         self._looked = float("-inf")
         self._since: dict[int, tuple[object, float]] = {}
 
-    def look(self, heartbeats: Mapping[int, object]) -> None:
-        """Take the last heartbeat of each trial that another supervisor runs."""
+    def observe(self, heartbeats: Mapping[int, object]) -> None:
+        """Record the last heartbeat of each trial that another supervisor runs."""
         now = time.monotonic()
         before = self._since if now - self._looked <= self._gap else {}
         since = {}
         for trial_id, heartbeat in heartbeats.items():
-            seen, first = before.get(trial_id, (None, now))
-            since[trial_id] = (heartbeat, first if seen == heartbeat else now)
+            last_heartbeat, first = before.get(trial_id, (None, now))
+            since[trial_id] = (heartbeat, first if last_heartbeat == heartbeat else now)
         self._since, self._looked = since, now
 
-    def still(self, trial_id: int) -> float:
-        """Return for how many seconds up to the last look the trial's heartbeat was seen not to change."""
-        seen = self._since.get(trial_id)
-        return 0.0 if seen is None else self._looked - seen[1]
+    def unchanged_seconds(self, trial_id: int) -> float:
+        """Return for how many seconds, up to the last call of `observe`, the heartbeat of a trial has not changed."""
+        entry = self._since.get(trial_id)
+        return 0.0 if entry is None else self._looked - entry[1]
 
 
 def _started(pid: int) -> float:
-    """Return when a process was started; on Linux in seconds since boot, which setting the clock does not change."""
+    """Return the start time of a process; on Linux in seconds since boot, which setting the clock does not affect."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -106,7 +106,7 @@ def _started(pid: int) -> float:
 
 
 def _boot() -> str:
-    """Return what differs between boots of a host and between containers on it, as far as the system says."""
+    """Return an identifier of the boot of this host and, on Linux, of the process-id namespace."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -1,6 +1,6 @@
-"""Trains several pairs of a comparison at once, each in a process of its own with one thread.
+"""Train several pairs of a comparison at once, each in a separate process with one thread.
 
-The first interrupt is passed on to the processes, which put their trials back into the queue; the second ends them.
+The first interrupt is forwarded to the processes, which put their trials back into the queue; the second kills them.
 """
 
 import os
@@ -30,9 +30,9 @@ LOADED = "loaded"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a pair's process is given. `data` is None where it has to load them itself.
+    """The arguments of a pair's process. If `data` is None, the process loads the data itself.
 
-    One that takes longer than `load_timeout` seconds to load study and data fails.
+    A pair fails if its process takes longer than `load_timeout` seconds to load study and data.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Job:
     load_timeout: float
 
     def comparison(self) -> Comparison:
-        """Load the study file in the pair's process. Raises StudyFileError if its text is another by now."""
+        """Load the study file in the pair's process. Raises StudyFileError if the file was changed."""
         return Comparison(
             study_file=processes.load_unchanged(self.path, self.digest),
             storage=self.storage,
@@ -58,29 +58,29 @@ class Job:
 
 
 class Watcher(Protocol):
-    """Whoever watches a comparison. Every method returns at once."""
+    """An observer of a comparison. Every method must return at once."""
 
     def pair_started(self, pair: Pair) -> None:
-        """A pair has a process."""
+        """The process of a pair was started."""
 
     def pair_reported(self, pair: Pair, accuracy: float) -> None:
-        """A pair trained an interval more."""
+        """A pair trained another interval."""
 
     def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
-        """A pair ended in order, having trained so many intervals, to that best accuracy, in all its runs."""
+        """A pair ended without an error; `intervals` and `best`, the best accuracy, are those of all its runs."""
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """A pair ended with an error, or its process died."""
 
     def message(self, text: str) -> None:
-        """Say something to the user."""
+        """There is a message for the user."""
 
     def tick(self) -> None:
         """Time passed."""
 
 
 def make_job(comparison: Comparison, data: Dataset, *, load_seconds: float = 0.0) -> Job:
-    """Return the job, its data moved to shared memory if they are tensors. Loading took `load_seconds` here."""
+    """Return the job; move its data to shared memory if they are tensors. `load_seconds` is the loading time here."""
     return Job(
         path=comparison.study_file.path,
         digest=comparison.study_file.digest,
@@ -95,7 +95,7 @@ def make_job(comparison: Comparison, data: Dataset, *, load_seconds: float = 0.0
 
 
 def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
-    """Train the pairs, `job.workers` at a time, in their order; return False if it was interrupted.
+    """Train the pairs in order, `job.workers` at a time; return False if interrupted.
 
     A pair that fails does not stop the others.
     """
@@ -130,7 +130,7 @@ def train_pairs(pairs: Sequence[Pair], job: Job, watcher: Watcher) -> bool:
 
 
 class _Process:
-    """A pair's process, as its parent sees it."""
+    """The process of a pair, in the parent."""
 
     def __init__(self, pair: Pair, job: Job) -> None:
         self.pair = pair
@@ -140,7 +140,7 @@ class _Process:
         self._loaded = self._ended = False
 
     def receive(self, watcher: Watcher, *, expected: bool) -> bool:
-        """Hand on its messages; return False if the process is gone. `expected` says that it was told to go."""
+        """Forward its messages to `watcher`; return False if the process has ended, which may be `expected`."""
         for method, *arguments in self.child.receive():
             self._loaded = True
             if method == LOADED:
@@ -156,8 +156,8 @@ class _Process:
 
 
 def _main(connection: Connection, pair: Pair, job: Job) -> None:
-    """Train one pair, in its own process."""
-    # Signals for the terminal's foreground processes go to the parent, which passes them on once.
+    """Train one pair, in its process."""
+    # In its own process group, it gets no signals from the terminal; the parent forwards them once.
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)
@@ -186,5 +186,5 @@ def _send(connection: Connection, *message: object) -> None:
     try:
         connection.send(message)
     except OSError:
-        # The parent is gone: end in order.
+        # The parent has ended: stop as after an interrupt.
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that do not wait for ever, whatever becomes of the server or the way to it."""
+"""PostgreSQL connections with a time limit on every call, even if the server or the network fails silently."""
 
 import time
 from collections.abc import Generator
@@ -9,31 +9,30 @@ import sqlalchemy
 from hpsearch.search.owner import Owner
 
 
-class Impatient(Protocol):
-    """Who makes connections: how many seconds they wait, and for whom they are."""
+class ConnectionSettings(Protocol):
+    """For how many seconds a connection waits, and the owner that uses it."""
 
     patience: float
     owner: Owner
 
 
-def connect(url: sqlalchemy.URL, settings: Impatient) -> Any:
-    """Return a psycopg connection to `url` that waits for `settings.patience` seconds for a lock, a little more for
-    any answer.
+def connect(url: sqlalchemy.URL, settings: ConnectionSettings) -> Any:
+    """Return a psycopg connection to `url` that waits up to `settings.patience` seconds for a lock.
 
-    psycopg itself waits for as long as the connection seems to be there: a server that was stopped, or a route that
-    was dropped, is silence without end. A session that was frozen within a transaction is ended by the server, so that
-    its locks stop nobody for longer than a third of an outage.
+    It waits one second longer for any answer. psycopg itself waits as long as the connection seems to exist, which is
+    forever if the server is suspended or the route to it is lost. The server ends a session that is suspended within a
+    transaction, so that its locks block others for at most a third of an outage.
     """
     import psycopg
 
-    silence = settings.patience + 1
+    answer_seconds = settings.patience + 1
 
     class Connection(psycopg.Connection[Any]):
         def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
             try:
-                return super().wait(_spoken_to(gen, silence), *arguments, **options)
-            except _Silence as error:
-                # Whatever the server says later would be taken for the answer to the next question.
+                return super().wait(_with_timeout(gen, answer_seconds), *arguments, **options)
+            except _NoAnswer as error:
+                # A late answer would be taken for the answer to the next query.
                 self.pgconn.finish()
                 raise psycopg.OperationalError(str(error)) from None
 
@@ -53,22 +52,22 @@ def connect(url: sqlalchemy.URL, settings: Impatient) -> Any:
     return connection
 
 
-class _Silence(Exception):
-    """The server said nothing for too long."""
+class _NoAnswer(Exception):
+    """The server did not answer in time."""
 
 
-def _spoken_to(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
-    """Pass on what a psycopg generator yields and is sent; raise _Silence when it waits for longer than `seconds`."""
-    heard = time.monotonic()
+def _with_timeout(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
+    """Delegate to a psycopg generator; raise _NoAnswer if it waits for longer than `seconds`."""
+    last_ready = time.monotonic()
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
             now = time.monotonic()
             if ready:
-                heard = now
-            elif now - heard > seconds:
-                raise _Silence(f"no answer for {seconds:g} s")
+                last_ready = now
+            elif now - last_ready > seconds:
+                raise _NoAnswer(f"no answer for {seconds:g} s")
             wanted = gen.send(ready)
     except StopIteration as end:
         return end.value

@@ -1,6 +1,6 @@
 """Pruners by name.
 
-Steps and resources are a study's intervals.
+Their steps and resources are counted in intervals of the study.
 """
 
 import inspect
@@ -21,16 +21,16 @@ from hpsearch.study import Recipe, Steps, Study
 from hpsearch.text import plural
 from hpsearch.training import steps_per_epoch
 
-# Stands for the intervals of a study while a name is only checked.
+# The number of intervals while only the options of a pruner are checked.
 UNKNOWN = 1_000_000
 Percent = Annotated[float, Range(0, 100)]
 Factor = Annotated[int, Range(2)]
 
 
 class EqualShares(BasePruner):
-    """Has `pruner` compare trials at equal shares of their schedules, which may differ in length.
+    """Wraps `pruner` so that it compares trials at equal shares of their schedules, which may differ in length.
 
-    `longest` is the most intervals that a trial of the study can have.
+    `longest` is the largest number of intervals of a trial.
     """
 
     def __init__(self, pruner: BasePruner, longest: int) -> None:
@@ -45,29 +45,29 @@ class EqualShares(BasePruner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """What a pruner is told of the study: the most intervals that a trial of it can have, and its seed."""
+class StudyInfo:
+    """The properties of a study that pruners need: the largest number of intervals of a trial, and the seed."""
 
     intervals: int
     seed: int
 
 
-# The first parameter of each is what it is told of the study.
+# The first parameter of each function is not an option.
 
 
 def _median(
-    about: About,
+    info: StudyInfo,
     n_startup_trials: Whole = 5,
     n_warmup_steps: Whole = 0,
     interval_steps: Positive = 1,
     n_min_trials: Positive = 1,
 ) -> BasePruner:
     pruner = optuna.pruners.MedianPruner(n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)
-    return EqualShares(pruner, about.intervals)
+    return EqualShares(pruner, info.intervals)
 
 
 def _percentile(
-    about: About,
+    info: StudyInfo,
     percentile: Percent = 25.0,
     n_startup_trials: Whole = 5,
     n_warmup_steps: Whole = 0,
@@ -77,65 +77,65 @@ def _percentile(
     pruner = optuna.pruners.PercentilePruner(
         percentile, n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials
     )
-    return EqualShares(pruner, about.intervals)
+    return EqualShares(pruner, info.intervals)
 
 
 def _asha(
-    about: About,
+    info: StudyInfo,
     min_resource: Positive = 1,
     reduction_factor: Factor = 4,
     min_early_stopping_rate: Whole = 0,
     bootstrap_count: Whole = 0,
 ) -> BasePruner:
     first = min_resource * reduction_factor**min_early_stopping_rate
-    return SuccessiveHalving(first, reduction_factor, about.intervals, bootstrap_count)
+    return SuccessiveHalving(first, reduction_factor, info.intervals, bootstrap_count)
 
 
 def _hyperband(
-    about: About,
+    info: StudyInfo,
     min_resource: Positive | None = None,
     max_resource: Positive | None = None,
     reduction_factor: Factor = 3,
     bootstrap_count: Whole = 0,
 ) -> BasePruner:
-    least, most = _resources(about.intervals, min_resource, max_resource)
+    least, most = _resources(info.intervals, min_resource, max_resource)
     if least > most:
         raise ValueError(f"min_resource must not exceed the most intervals of a trial, {most}; got {least}")
-    return Hyperband(least, most, reduction_factor, about.intervals, bootstrap_count, about.seed)
+    return Hyperband(least, most, reduction_factor, info.intervals, bootstrap_count, info.seed)
 
 
 def _resources(intervals: int, least: int | None, most: int | None) -> tuple[int, int]:
-    """Return Hyperband's smallest and largest resource: by default a trial's intervals, and a tenth of the largest.
+    """Return Hyperband's smallest and largest resource, by default a tenth of a trial's intervals, and all of them.
 
-    Earlier accuracies say too little of where a trial will end, least of all under a step size that first rises.
+    Earlier accuracies predict the final one poorly, especially if the schedule first increases the step size.
     """
     most = most or intervals
     return least or max(1, most // 10), most
 
 
 def _patient(
-    about: About,
+    info: StudyInfo,
     patience: Whole = 3,
     min_delta: Annotated[float, Range(0)] = 0.0,
     wrapped: Rest | None = None,
 ) -> BasePruner:
-    inner = None if wrapped is None else make_pruner(parse_pruner(wrapped), about.intervals, about.seed)
+    inner = None if wrapped is None else make_pruner(parse_pruner(wrapped), info.intervals, info.seed)
     return optuna.pruners.PatientPruner(inner, patience, min_delta)
 
 
 def _threshold(
-    about: About,
+    info: StudyInfo,
     lower: float | None = None,
     upper: float | None = None,
     n_warmup_steps: Whole = 0,
     interval_steps: Positive = 1,
 ) -> BasePruner:
     if lower is None and upper is None:
-        raise ValueError("it needs an accuracy to prune below: threshold:lower=0.5,n_warmup_steps=3")
+        raise ValueError("give an accuracy below which to prune: threshold:lower=0.5,n_warmup_steps=3")
     return optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps, interval_steps)
 
 
-def _none(about: About) -> BasePruner:
+def _none(info: StudyInfo) -> BasePruner:
     return optuna.pruners.NopPruner()
 
 
@@ -151,7 +151,7 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 
 
 def parse_pruner(text: str) -> Named:
-    """Return the pruner that `text` names, such as `median` or `median:n_warmup_steps=3`, with its options.
+    """Parse a pruner and its options, such as `median` or `median:n_warmup_steps=3`.
 
     Raises UsageError for an unknown name or option, or an option's value that is not allowed.
     """
@@ -161,31 +161,31 @@ def parse_pruner(text: str) -> Named:
 
 
 def make_pruner(named: Named, intervals: int = UNKNOWN, seed: int = 0) -> BasePruner:
-    """Return a pruner for a study with the given seed whose trials have at most so many `intervals`.
+    """Return a pruner for a study with the given seed, whose trials have at most `intervals` intervals.
 
     Raises UsageError for an option's value that is not allowed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return PRUNERS[named.name](About(intervals=intervals, seed=seed), **named.options)
+            return PRUNERS[named.name](StudyInfo(intervals=intervals, seed=seed), **named.options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"pruner {named.text!r}: {error}") from error
 
 
 def all_options(named: Named) -> dict[str, Any]:
-    """Return the options of a pruner, those not given at their defaults."""
+    """Return all options of a pruner, with defaults for those not given."""
     parameters = list(inspect.signature(PRUNERS[named.name]).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in parameters} | dict(named.options)
 
 
 def same_pruner(one: Named, other: Named) -> bool:
-    """Whether two pruners stop the same trials, however they are named."""
+    """Whether two pruners have the same name and the same options, defaults included."""
     return one.name == other.name and all_options(one) == all_options(other)
 
 
 def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
-    """Return how many intervals a trial of a study has, with `examples` to train on."""
+    """Return the number of intervals of a trial, with `examples` training examples."""
     epochs = recipe.epochs or study.epochs
     if isinstance(study.interval, Steps):
         return -(-epochs * steps_per_epoch(recipe, examples) // study.interval.count)
@@ -193,16 +193,16 @@ def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
 
 
 def most_intervals(study: Study, examples: int) -> int:
-    """Return the most intervals that a trial can have, over the space, with `examples` to train on."""
-    found = [1]
-    study.explore(lambda space, recipe: found.append(intervals_of(recipe, study, examples)))
-    return max(found)
+    """Return the largest number of intervals of a trial over the space, with `examples` training examples."""
+    counts = [1]
+    study.explore(lambda space, recipe: counts.append(intervals_of(recipe, study, examples)))
+    return max(counts)
 
 
 def rung_plan(named: Named, intervals: int, unit: str = "interval") -> str | None:
-    """Return what a Hyperband pruner is going to do, in a line; None for another pruner.
+    """Return the rungs of a Hyperband pruner in one line, or None for another pruner.
 
-    `unit` is what an interval is called.
+    `unit` is the name of an interval.
     """
     if named.name != "hyperband":
         return None
@@ -213,7 +213,9 @@ def rung_plan(named: Named, intervals: int, unit: str = "interval") -> str | Non
     weights = bracket_weights(len(plan), factor)
     shares = []
     for weight, rungs in zip(weights, plan, strict=True):
-        # Trials go on being compared beyond max_resource.
+        # Trials are also compared beyond max_resource.
         when = ", ".join(map(str, rungs_of(rungs[0], factor, intervals)))
         shares.append(f"{weight / sum(weights):.0%} of trials " + (f"after {when}" if when else "never"))
-    return f"hyperband, of {plural(intervals, unit)}: the best 1 in {factor} go on; compared are {'; '.join(shares)}"
+    return (
+        f"hyperband over {plural(intervals, unit)}: the best 1 in {factor} continue; comparisons: {'; '.join(shares)}"
+    )

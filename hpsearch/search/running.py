@@ -1,4 +1,4 @@
-"""The one way to run a search; the command line, comparisons, notebooks and tests all take it.
+"""Run a search; the command line, comparisons, notebooks and tests all use this function.
 
 from hpsearch.search import Search, run
 
@@ -32,13 +32,13 @@ def run(
     executor: Executor | None = None,
     processes: int | None = None,
 ) -> Finished:
-    """Run a search until its limits are reached, Ctrl-C, or its time is over.
+    """Run a search until its limits are reached, its time is over, or it is interrupted with Ctrl-C.
 
-    `observer` watches. An `executor` takes the place of one of the search's workers, and is closed in the end.
-    `processes` is recorded with the study as the number of trainings at a time, where others run beside this one.
+    `observer` receives the progress. An `executor`, if given, replaces that of the search and is closed at the end. If
+    other runs train at the same time, `processes` is the number of them all, which is recorded with the study.
 
-    Raises UsageError if the stored study was made differently, TooManyFailures, CannotContinue or StorageUnavailable
-    where going on is pointless, and FilesUnavailable where the study's folder cannot be used. Nothing trained is lost.
+    Raises UsageError if the stored study was made differently; TooManyFailures, CannotContinue or StorageUnavailable if
+    the run cannot continue; and FilesUnavailable if the study's folder cannot be used. Nothing trained is lost.
     """
     loaded = loaded or Loaded.of(search)
     observer = observer or Observer()

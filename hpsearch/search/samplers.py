@@ -1,8 +1,8 @@
-"""Samplers by name, each trial with a random stream of its own.
+"""Samplers by name, with a separate random stream for each trial.
 
-Optuna's seeded samplers repeat themselves when a study is resumed. `PerTrialSampler` builds a fresh one for each
-trial, seeded by (study seed, trial number): what a trial draws depends on nothing but the seed, its number, and the
-finished trials it can see.
+When a study is resumed, Optuna's seeded samplers draw the same values again. `PerTrialSampler` therefore creates a new
+sampler for each trial, seeded by (study seed, trial number): the params of a trial depend only on the seed, its number
+and the trials that had finished before.
 """
 
 import warnings
@@ -27,10 +27,10 @@ from hpsearch.study import Study as Definition
 
 
 class PerTrialSampler(BaseSampler):
-    """Delegates each trial to `make(seed)`, with a seed for the trial.
+    """Samples each trial with a sampler `make(seed)` of its own, with a seed for the trial.
 
-    Relative (joint) sampling draws from a stream per trial; independent sampling from one per trial and parameter, so
-    that a trial cut off between two parameters gets the same rest later.
+    Relative (joint) sampling uses one random stream for each trial. Independent sampling uses one for each trial and
+    parameter, so that a trial interrupted between two parameters later draws the same values for the rest.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
@@ -44,29 +44,29 @@ class PerTrialSampler(BaseSampler):
         return self._current[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Start the trial's stream."""
+        """Create the sampler of a trial."""
         self._current.pop(trial.number, None)
         self._of(trial).before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the space the trial's sampler samples jointly."""
+        """Return the space that the trial's sampler samples jointly."""
         return self._of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Sample jointly, from the trial's stream."""
+        """Sample jointly, from the stream of the trial."""
         return self._of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Sample one parameter, from a stream of its own."""
+        """Sample one parameter, from the stream of the trial and parameter."""
         sampler = self._make(_seed32(self._seed, trial.number, param_name))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Let the trial's sampler do its part and forget it."""
+        """Call `after_trial` of the trial's sampler, and discard the sampler."""
         self._of(trial).after_trial(study, trial, state, values)
         self._current.pop(trial.number, None)
 
@@ -76,10 +76,10 @@ def _seed32(*parts: object) -> int:
 
 
 class _Sobol(optuna.samplers.QMCSampler):
-    """Trial n gets point n of one Sobol sequence, scrambled by `base_seed`.
+    """Gives trial n point n of one Sobol sequence, scrambled by `base_seed`.
 
-    Optuna counts the points in the study instead, which skips one whenever a trial is sampled again, and can jointly
-    sample only the parameters that the first trial happened to have; here `space` names them all.
+    Optuna counts the points in the study instead, which skips one whenever a trial is sampled again, and jointly
+    samples only the parameters of the first trial; here `space` contains all parameters.
     """
 
     def __init__(self, seed: int, base_seed: int, scramble: bool, space: Mapping[str, BaseDistribution] | None) -> None:
@@ -89,7 +89,7 @@ class _Sobol(optuna.samplers.QMCSampler):
             independent_sampler=optuna.samplers.RandomSampler(seed=seed),
             warn_independent_sampling=False,
         )
-        self._space = None if space is None else {name: found for name, found in space.items() if not found.single()}
+        self._space = None if space is None else {name: entry for name, entry in space.items() if not entry.single()}
         self._number = 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -106,10 +106,10 @@ class _Sobol(optuna.samplers.QMCSampler):
 
 
 class _TPE(optuna.samplers.TPESampler):
-    """TPE that ranks a trial that diverged below all others.
+    """TPE that ranks trials that diverged below all others.
 
-    It has the worst value and is complete; but TPE ranks every complete trial above every pruned one, and would take
-    it for a good one where few are complete.
+    Such a trial is complete, with the worst value. But TPE ranks every complete trial above every pruned one, so if few
+    are complete, it would count one that diverged among the good ones.
     """
 
     def sample_relative(
@@ -124,7 +124,7 @@ class _TPE(optuna.samplers.TPESampler):
 
 
 def _diverged_last(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial that diverged as one pruned before its first report: the lowest rank there is."""
+    """Return a trial that diverged as one pruned before its first report, the lowest rank in TPE."""
     if not has_diverged(trial):
         return trial
     return changed(trial, state=TrialState.PRUNED, intermediate_values={})
@@ -147,7 +147,7 @@ def _tpe(
     seed: int,
     n_startup_trials: Whole = 10,
     n_ei_candidates: Positive = 24,
-    # Optuna's defaults leave conditional parameters out of the joint model; `group` keeps them in.
+    # Optuna's defaults exclude conditional parameters from the joint model; `group` includes them.
     multivariate: bool = True,
     group: bool = True,
     constant_liar: bool = True,
@@ -194,7 +194,7 @@ def _cmaes(
 
 def _nsga2(
     seed: int,
-    # With Optuna's 50, most studies here would end within the first generation, which is random.
+    # With Optuna's default, 50, most studies would end within the first generation, which is random.
     population_size: Annotated[int, Range(2)] = 10,
     mutation_prob: Share | None = None,
     crossover_prob: Share = 0.9,
@@ -210,17 +210,17 @@ def _nsga2(
 
 
 def _grid(seed: int) -> BaseSampler:
-    # The points are handed out with the trials (`Storage.claim`); what an enqueued trial leaves open is drawn.
+    # `Storage.claim` assigns the points to trials; parameters that an enqueued trial leaves open are drawn.
     return _random(seed)
 
 
 def _manual(seed: int) -> BaseSampler:
-    # Only enqueued trials are run; what they leave open is drawn.
+    # Only enqueued trials are run; parameters that they leave open are drawn.
     return _random(seed)
 
 
-# What a space's conditions do: tpe models each branch; sobol has a coordinate for every parameter; gp, cmaes (which
-# takes numbers only) and nsga2 search what all trials have in common and draw the rest at random.
+# With conditional parameters, tpe models each branch; sobol has one coordinate for each parameter; gp, cmaes (numeric
+# parameters only) and nsga2 search the parameters that all trials share, and draw the others at random.
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "tpe": _tpe,
     "random": _random,
@@ -234,7 +234,7 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 
 
 def parse_sampler(text: str) -> Named:
-    """Return the sampler that `text` names, such as `tpe` or `tpe:n_startup_trials=5`, with its options.
+    """Parse a sampler and its options, such as `tpe` or `tpe:n_startup_trials=5`.
 
     Raises UsageError for an unknown name or option, or an option's value that is not allowed.
     """
@@ -244,7 +244,7 @@ def parse_sampler(text: str) -> Named:
 
 
 def make_sampler(named: Named, seed: int, study: Definition | None = None) -> BaseSampler:
-    """Return a sampler. `study` tells Sobol all the parameters there are.
+    """Return a sampler. Sobol takes the names of all parameters from `study`.
 
     Raises UsageError for an option's value that is not allowed.
     """
@@ -252,7 +252,7 @@ def make_sampler(named: Named, seed: int, study: Definition | None = None) -> Ba
     if named.name == "sobol":
         options["_base_seed"] = _seed32(seed)
         if study is not None:
-            options["_space"] = {key: distribution(found.parameter) for key, found in describe(study.trace).items()}
+            options["_space"] = {key: distribution(entry.parameter) for key, entry in describe(study.trace).items()}
     make = partial(_quietly, SAMPLERS[named.name], options)
     try:
         make(0)
@@ -262,15 +262,16 @@ def make_sampler(named: Named, seed: int, study: Definition | None = None) -> Ba
 
 
 def fixed_points(named: Named, study: Definition) -> list[Params] | None:
-    """Return the points that a sampler hands out, one to each new trial, or None where it draws them.
+    """Return the points that are assigned to new trials in order, or None if the sampler draws them.
 
-    Those of `manual` are none: it runs what is enqueued. Raises UsageError for a grid over a float without `grid=`.
+    The list is empty for `manual`, which runs only enqueued trials. Raises UsageError for a grid over a float without
+    `grid=`.
     """
     return {"grid": lambda: grid_points(study.trace), "manual": list}.get(named.name, lambda: None)()
 
 
 def _quietly(factory: Callable[..., BaseSampler], options: dict[str, Any], seed: int) -> BaseSampler:
-    """Return `factory(seed, **options)` without Optuna's warnings that it is experimental."""
+    """Return `factory(seed, **options)`, without Optuna's warnings about experimental samplers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return factory(seed, **options)

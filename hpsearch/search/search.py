@@ -1,4 +1,4 @@
-"""What is to be run: a study, a strategy, and how far."""
+"""The definition of a search: a study, a strategy, limits and where all of it is stored."""
 
 import time
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ from hpsearch.tryout import check_first_batch
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How far a run goes: finished trials in the study, retries after a death, seconds of a trial and of the run.
+    """The limits of a run.
 
-    `intervals` is the most that all trials of the study train together; the trial running when they are used up goes
-    back into the queue. `outage` is how many seconds the database may be away. With `keep_best`, the weights of so many
-    trials are kept, the best ones.
+    A run ends when `n_trials` trials of the study are finished, or after `timeout` seconds. If its worker dies, or it
+    takes longer than `trial_timeout` seconds, a trial is retried up to `max_retries` times. All trials of the study
+    together train at most `intervals` intervals; a trial still running then goes back into the queue. The database may
+    be unavailable for `outage` seconds. With `keep_best`, only the weights of that many best trials are kept.
     """
 
     n_trials: int
@@ -36,11 +37,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A study to be run, and how.
+    """A study to be run, with its strategy, limits and storage.
 
-    `name` is the study's in the database `storage`, with its files in the folder `runs`. Without a `seed` the stored
-    one holds, or the study file's; with `fresh`, a new study is started beside one of the same name. New trials get the
-    `points` in their order where they are given, and are drawn by the strategy where they are None. Without `workers`
+    `name` is the name of the study in the database `storage`; its files are in the folder `runs`. Without a `seed`, the
+    stored one is used, or that of the study file. With `fresh`, a new study is created even if one of the same name
+    exists. New trials get the `points` in order; if `points` is None, the strategy draws them. Without `workers`,
     trials are trained in this process, one at a time.
     """
 
@@ -72,9 +73,10 @@ class Search:
         device: str = "cpu",
         workers: int = 0,
     ) -> "Search":
-        """Return the search of a study file, given by name or path; what is left out is the study's, or the default.
+        """Return a search of a study file, given by name or path. Settings not given are the study's, or defaults.
 
-        `n_trials` are the trials to be finished, by default all points of a grid. Raises UsageError for what cannot be.
+        `n_trials` is the number of trials to be finished, by default all points of a grid. Raises UsageError for
+        settings that are not valid.
         """
         storage = storage or default_storage()
         check_url(storage, create=True)
@@ -98,7 +100,7 @@ class Search:
         )
 
     def finished_already(self) -> StoredStudy | None:
-        """Return the stored study if nothing is left to do, found out without loading data.
+        """Return the stored study if all its trials are finished, or None; no data are loaded.
 
         Raises UsageError if it was made from another study file or seed.
         """
@@ -116,7 +118,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A study's data, which took `seconds` to load, and the most `intervals` that a trial on them can have."""
+    """The data of a study, the `seconds` it took to load them, and the largest number of `intervals` of a trial."""
 
     data: Dataset
     intervals: int
@@ -124,21 +126,21 @@ class Loaded:
 
     @classmethod
     def of(cls, search: Search) -> "Loaded":
-        """Load the data of a search, and train one batch of them.
+        """Load the data of a search, and check the study on one batch of them.
 
         Raises UsageError or StudyFileError if that fails, or the pruner's options do not fit the number of intervals.
         """
-        study_file, began = search.study_file, time.monotonic()
+        study_file, start = search.study_file, time.monotonic()
         with users_code(study_file.path):
             data = study_file.study.load_data()
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             loaded = cls.from_data(search, data, seconds)
         check_first_batch(study_file, data, device=search.device)
         return loaded
 
     @classmethod
     def from_data(cls, search: Search, data: Dataset, seconds: float = 0.0) -> "Loaded":
-        """Take data that are there already. Raises UsageError if the pruner's options do not fit."""
+        """Use data that are already loaded. Raises UsageError if the pruner's options do not fit."""
         intervals = most_intervals(search.study_file.study, length(data.train))
         search.strategy.make_pruner(intervals, 0)
         return cls(data=data, intervals=intervals, seconds=seconds)

@@ -1,4 +1,4 @@
-"""SQLite shared by several processes: one that writes takes the write lock at once, and waits for it patiently."""
+"""SQLite shared by several processes: transactions that write take the write lock at once, and wait for it."""
 
 import sqlite3
 import time
@@ -13,12 +13,12 @@ from sqlalchemy import event
 
 from hpsearch.errors import HpsearchError
 
-# SQLite waits without seeing Ctrl-C.
+# Short, because SQLite does not react to Ctrl-C while it waits.
 BUSY_SECONDS = 0.5
 
 
-class Patient(Protocol):
-    """Whose engine it is: how many seconds it waits for a lock, and whether the transaction that begins only reads."""
+class ConnectionSettings(Protocol):
+    """An engine, for how many seconds it waits for a lock, and whether the next transaction only reads."""
 
     patience: float
     engine: sqlalchemy.Engine
@@ -28,30 +28,30 @@ class Patient(Protocol):
         """Whether the transaction that this thread begins now only reads."""
 
 
-def begin_immediate(storage: Patient, path: Path) -> None:
-    """Make SQLite's transactions that write take the write lock at once, and see to it that the file stays there."""
+def begin_immediate(storage: ConnectionSettings, path: Path) -> None:
+    """Make transactions that write take the write lock at once, and check that the file is not replaced."""
     path = path.absolute()
     identity = _identity(path)
 
     def on_connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
-        _patiently(storage.patience, lambda: connection.execute("PRAGMA journal_mode=WAL"))
-        # The default, FULL, makes a finished trial survive a power cut.
+        _retry_while_locked(storage.patience, lambda: connection.execute("PRAGMA journal_mode=WAL"))
+        # With FULL, the default, a finished trial survives a power failure.
         connection.execute("PRAGMA synchronous=FULL")
 
     def on_begin(connection: Any) -> None:
-        # SQLite would write to the removed file until the end.
+        # SQLite would go on writing to the removed file.
         if _identity(path) != identity:
             raise HpsearchError(
-                f"the database {path} was removed or replaced during the run, which cannot go on: what was trained is "
-                f"kept; put the file back and run the same command again"
+                f"the database {path} was removed or replaced during the run, which cannot continue: everything "
+                f"trained is kept; put the file back and run the same command again"
             )
         how = "BEGIN" if storage.reads else "BEGIN IMMEDIATE"
-        _patiently(storage.patience, lambda: connection.exec_driver_sql(how))
+        _retry_while_locked(storage.patience, lambda: connection.exec_driver_sql(how))
 
     engine = storage.engine
-    # The engine must not keep its storage in use.
+    # A strong reference from the engine would keep the storage alive.
     storage = weakref.proxy(storage)
     engine.dispose()
     event.listen(engine, "connect", on_connect)
@@ -59,16 +59,16 @@ def begin_immediate(storage: Patient, path: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one at its path, or None where there is none."""
+    """Return the device and inode of a file, which change if it is replaced, or None if there is no file."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return stat.st_dev, stat.st_ino
 
 
-def _patiently(seconds: float, call: Callable[[], object]) -> None:
-    """Call until SQLite's lock was free, or raise its error after `seconds`."""
+def _retry_while_locked(seconds: float, call: Callable[[], object]) -> None:
+    """Repeat a call while SQLite's lock is taken; raise its error after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,15 +1,16 @@
-"""The study's database: Optuna's own tables and storage, plus what several supervisors on one study need.
+"""The database: Optuna's tables and storage, extended so that several supervisors can run one study.
 
-Optuna's storage hands out trials without asking who runs them. `Storage` adds ownership: a trial is claimed, kept
-alive, given back, taken over from the dead and finished in transactions that also check the budget and the owner.
-No trial is ever copied: an interrupted one goes from RUNNING back to WAITING under its own number.
+Optuna's storage does not record who runs a trial. `Storage` adds ownership: supervisors claim trials, record
+heartbeats for them, give them back, take them over from dead supervisors and finish them, in transactions that also
+check the owner and the number of trials. An interrupted trial goes from RUNNING back to WAITING under the same number;
+trials are never copied.
 
-Every write to a trial is by its owner or is nothing, Optuna's own included: those of other supervisors are refused with
-TrialLost. Trials that no supervisor ever claimed are Optuna's and anyone's.
+Only the owner of a trial can write to it, also through Optuna's own methods: writes of other supervisors raise
+TrialLost. A trial that no supervisor has claimed can be written by anyone, as in Optuna.
 
-On SQLite a transaction that writes takes the write lock at its start (`BEGIN IMMEDIATE`), which makes Optuna's own
-read-then-write transactions atomic there too; on other databases they lock the study's row. Times that are compared
-are the database's, in UTC.
+On SQLite, a transaction that writes takes the write lock at its start (`BEGIN IMMEDIATE`), which makes Optuna's
+read-then-write transactions atomic there too; on other databases, transactions lock the row of the study. All times
+that are compared are those of the database, in UTC.
 """
 
 import contextlib
@@ -35,14 +36,14 @@ from sqlalchemy.orm import Session, aliased
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
 from hpsearch.search import postgres, sqlite
-from hpsearch.search.database import check_url, is_outage, missing_driver, reason, shown
+from hpsearch.search.database import check_url, is_outage, mask_passwords, missing_driver, reason
 from hpsearch.search.owner import Owner, Watch
 
 OWNER = "hpsearch:owner"
 CLAIM = "hpsearch:claim"
 GRID_POINT = "hpsearch:grid_point"
 FIXED_PARAMS = "fixed_params"
-# How long a call waits for a lock or an answer; a supervisor, which tries again by itself, is kept waiting less.
+# How long a call waits for a lock or an answer; less in a supervisor, which retries by itself.
 PATIENCE_SECONDS = 30.0
 SUPERVISOR_PATIENCE_SECONDS = 3.0
 
@@ -50,7 +51,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 _UTC_NOW = {
     "sqlite": "CURRENT_TIMESTAMP",
-    # Not now(), the transaction's begin, which may have waited for a lock.
+    # now() is the time when the transaction began, which may have waited for a lock since.
     "postgresql": "timezone('utc', clock_timestamp())",
     "mysql": "utc_timestamp()",
     "mariadb": "utc_timestamp()",
@@ -58,22 +59,22 @@ _UTC_NOW = {
 
 
 class Claim(NamedTuple):
-    """A trial made ours. `number` is larger than that of any claim of the trial before."""
+    """A claimed trial. `number` is larger than that of all earlier claims of the trial."""
 
     trial_id: int
     number: int
 
 
 class Storage(RDBStorage):
-    """Optuna's `RDBStorage`, with trials that belong to the supervisor `owner`.
+    """Optuna's `RDBStorage` with ownership of trials, used by the supervisor `owner`.
 
-    A call that waits for longer than `patience` seconds for a lock or an answer fails as an outage (`is_outage`).
+    A call that waits for longer than `patience` seconds for a lock or an answer fails as in an outage (`is_outage`).
     """
 
     def __init__(self, url: str, owner: Owner, *, create: bool = True, exclusive: bool = True) -> None:
-        """Connect to `url`; `create` makes missing tables. Raises UsageError, one line, for whatever is wrong.
+        """Connect to `url`, and with `create` also create missing tables. Raises UsageError if that fails.
 
-        `exclusive` is what a supervisor needs; a mere reader leaves it off and never waits for a lock.
+        `exclusive` is needed to write; without it, a reader never waits for a lock.
         """
         self.owner = owner
         self._url, self._exclusive = url, exclusive
@@ -81,7 +82,7 @@ class Storage(RDBStorage):
         self._watch = Watch(gap=2 * owner.heartbeat)
         self._thread = threading.local()
         parsed = check_url(url, create=create)
-        # Optuna formats the URL, braces and all.
+        # Optuna calls `str.format` on the URL, so braces must be escaped.
         formattable = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         options = {
             "engine_kwargs": _engine_options(parsed, weakref.proxy(self)),
@@ -98,13 +99,13 @@ class Storage(RDBStorage):
             sqlite.begin_immediate(self, Path(str(parsed.database)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Connections, and what the engine calls, are made anew.
+        # Connections and callbacks of the engine cannot be pickled; they are created again.
         return _restore, (self._url, self.owner, self._exclusive, self.patience)
 
     def _open(self, parsed: sqlalchemy.URL, url: str, options: dict[str, Any]) -> None:
         try:
             self._connect(url, options)
-            # Nobody has to close a storage: left open, SQLite's connections are a ResourceWarning from Python 3.13 on.
+            # Storages are never closed explicitly; open SQLite connections raise a ResourceWarning from Python 3.13 on.
             weakref.finalize(self, self.engine.dispose)
             self._version_manager.check_table_schema_compatibility()
         except ImportError as error:
@@ -113,44 +114,46 @@ class Storage(RDBStorage):
             if "upgrade" not in str(error):
                 raise
             raise UsageError(
-                f"{shown(parsed)} was made by another version of Optuna: upgrade it with "
-                f"optuna storage upgrade --storage {shown(parsed)}, then run again"
+                f"{mask_passwords(parsed)} was made by another version of Optuna: upgrade it with "
+                f"optuna storage upgrade --storage {mask_passwords(parsed)}, then run again"
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if (parsed.get_backend_name() == "sqlite" or not is_outage(error)) and self._is_empty():
-                raise UsageError(f"{shown(parsed)} holds no studies yet: start one with hpsearch run") from error
-            raise UsageError(f"cannot use the database {shown(parsed)}: {reason(error, parsed)}") from error
+                raise UsageError(
+                    f"{mask_passwords(parsed)} holds no studies yet: start one with hpsearch run"
+                ) from error
+            raise UsageError(f"cannot use the database {mask_passwords(parsed)}: {reason(error, parsed)}") from error
 
     def _is_empty(self) -> bool:
-        """Whether the database answers and has none of Optuna's tables."""
+        """Whether the database is available and contains none of Optuna's tables."""
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
             return not sqlalchemy.inspect(self.engine).has_table(models.StudyModel.__tablename__)
         return False
 
     def serve(self, outage: float) -> None:
-        """Make this a supervisor's storage: one that survives `outage` seconds without its database."""
+        """Configure the storage for a supervisor that continues for `outage` seconds without the database."""
         self.owner = replace(self.owner, outage=outage)
         self._watch = Watch(gap=2 * self.owner.heartbeat)
         self.patience = SUPERVISOR_PATIENCE_SECONDS
-        # Time limits belong to connections.
+        # The time limits are set when a connection is opened.
         self.engine.dispose()
 
     def _connect(self, url: str, options: dict[str, Any], attempts: int = 5) -> None:
-        """Connect and create the tables; two that do so at once trip over each other, and the next try succeeds."""
+        """Connect and create the tables; retry if that fails because another process creates them at the same time."""
         for attempt in range(1, attempts + 1):
             try:
                 return RDBStorage.__init__(self, url, **options)
             except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
                 self.engine.dispose()
-                said = f"{error} {error.__cause__}"
-                if attempt == attempts or not any(word in said for word in ("already exists", "UNIQUE", "uplicate")):
+                message = f"{error} {error.__cause__}"
+                if attempt == attempts or not any(word in message for word in ("already exists", "UNIQUE", "uplicate")):
                     raise
                 time.sleep(0.2 * attempt)
         return None
 
     @contextlib.contextmanager
     def _locked(self, study_id: int) -> Iterator[Session]:
-        """A transaction that no other claim, return, takeover or finish in this study overlaps."""
+        """Begin a transaction that excludes all other transactions of this kind on the study."""
         with Session(self.engine) as session, session.begin():
             query = select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
             if session.scalar(query.with_for_update()) is None:
@@ -163,7 +166,7 @@ class Storage(RDBStorage):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Let what this thread begins meanwhile do without SQLite's write lock."""
+        """Begin the transactions of this thread without SQLite's write lock."""
         before, self._thread.reads = self.reads, True
         try:
             yield
@@ -181,12 +184,11 @@ class Storage(RDBStorage):
             yield session
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
-        """Refuse a write; Optuna asks here within every transaction that writes to a trial.
+        """Check that a trial may be written to; Optuna calls this in every transaction that writes to a trial.
 
-        Raises TrialLost for a trial that supervisors have claimed and that is not ours, `UpdateFinishedTrialError` for
-        one that has ended.
+        Raises TrialLost for a claimed trial that is not ours, and `UpdateFinishedTrialError` for one that has ended.
         """
-        # The session of the transaction that asks: ours (`_locked`) or Optuna's.
+        # The session of the calling transaction: ours (`_locked`) or Optuna's.
         session = getattr(self._thread, "session", None) or self.scoped_session()
         if _attr(session, trial_id, CLAIM) is not None:
             lock = select(models.StudyModel.study_id).join(
@@ -198,46 +200,46 @@ class Storage(RDBStorage):
         super().check_trial_is_updatable(trial_id, trial_state)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Set a trial's state, as Optuna does; of several who take a waiting trial, one alone is told True."""
+        """Set a trial's state, as Optuna does; if several callers start a waiting trial, only one gets True."""
         if state != TrialState.RUNNING:
             return super().set_trial_state_values(trial_id, state, values)
         trials = models.TrialModel
         with Session(self.engine) as session, session.begin():
             waiting = sqlalchemy.update(trials).where(trials.trial_id == trial_id, trials.state == TrialState.WAITING)
-            # An engine's result of an UPDATE has a row count, whatever the type says.
-            taken: Any = session.execute(
+            # The result of an UPDATE has a row count, although its declared type does not.
+            result: Any = session.execute(
                 waiting.values(state=TrialState.RUNNING, datetime_start=datetime.now()),
                 execution_options={"synchronize_session": False},
             )
-            if taken.rowcount:
+            if result.rowcount:
                 return True
-            found: Any = trials.find_or_raise_by_id(trial_id, session).state
-        super().check_trial_is_updatable(trial_id, found)
+            current: Any = trials.find_or_raise_by_id(trial_id, session).state
+        super().check_trial_is_updatable(trial_id, current)
         return False
 
     def set_attrs_once(self, study_id: int, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Set the study's user attributes unless it has some of ours; return those that hold."""
+        """Set user attributes of the study, unless it already has any of them; return all its user attributes."""
         with self._locked(study_id) as session:
             rows = session.scalars(
                 select(models.StudyUserAttributeModel).where(models.StudyUserAttributeModel.study_id == study_id)
             ).all()
-            found: dict[str, Any] = {str(row.key): json.loads(str(row.value_json)) for row in rows}
-            if not any(key in found for key in attrs):
+            stored: dict[str, Any] = {str(row.key): json.loads(str(row.value_json)) for row in rows}
+            if not any(key in stored for key in attrs):
                 for key, value in attrs.items():
                     session.add(
                         models.StudyUserAttributeModel(study_id=study_id, key=key, value_json=json.dumps(value))
                     )
-                found |= attrs
-            return found
+                stored |= attrs
+            return stored
 
     def separate_copy(self, study_id: int, key: str, value: Any) -> bool:
-        """Return whether another tool copied the study, and make it one of its own: set its user attribute `key`.
+        """Make a copy of a study independent of the original; return whether the study is a copy.
 
-        Optuna's `copy_study` copies a trial's claim, but not the heartbeat that is recorded with it. Nobody runs the
-        copy of a running trial: it goes to the queue.
+        Optuna's `copy_study` copies the claim of a trial, but not the heartbeat that is recorded with it. The claims of
+        such trials are removed, running ones go into the queue, and the study's user attribute `key` is set to `value`.
         """
-        trials, marks, beats = models.TrialModel, models.TrialSystemAttributeModel, models.TrialHeartbeatModel
-        claimed = select(marks).where(marks.trial_id == trials.trial_id, marks.key.in_((OWNER, CLAIM))).exists()
+        trials, attrs, beats = models.TrialModel, models.TrialSystemAttributeModel, models.TrialHeartbeatModel
+        claimed = select(attrs).where(attrs.trial_id == trials.trial_id, attrs.key.in_((OWNER, CLAIM))).exists()
         beaten = select(beats).where(beats.trial_id == trials.trial_id).exists()
         with self._locked(study_id) as session:
             copied = session.scalars(select(trials).where(trials.study_id == study_id, claimed, ~beaten)).all()
@@ -245,7 +247,7 @@ class Storage(RDBStorage):
                 if trial.state == TrialState.RUNNING:
                     trial.state = TrialState.WAITING
                 session.execute(
-                    sqlalchemy.delete(marks).where(marks.trial_id == trial.trial_id, marks.key.in_((OWNER, CLAIM)))
+                    sqlalchemy.delete(attrs).where(attrs.trial_id == trial.trial_id, attrs.key.in_((OWNER, CLAIM)))
                 )
             if copied:
                 table = models.StudyUserAttributeModel
@@ -254,14 +256,14 @@ class Storage(RDBStorage):
             return bool(copied)
 
     def append_once(self, study_id: int, key: str, value: Any) -> None:
-        """Append `value` to the list that a study's user attribute is, unless it is in it."""
+        """Append `value` to the list in a user attribute of the study, unless the list contains it."""
         table = models.StudyUserAttributeModel
         with self._locked(study_id) as session:
             row = session.scalars(select(table).where(table.study_id == study_id, table.key == key)).first()
-            found = [] if row is None else json.loads(str(row.value_json))
-            if value in found:
+            values = [] if row is None else json.loads(str(row.value_json))
+            if value in values:
                 return
-            text = json.dumps([*found, value])
+            text = json.dumps([*values, value])
             if row is None:
                 session.add(table(study_id=study_id, key=key, value_json=text))
             else:
@@ -270,10 +272,11 @@ class Storage(RDBStorage):
     def claim(
         self, study_id: int, limit: int, held: Collection[int], grid: Sequence[dict[str, Any]] | None = None
     ) -> Claim | None:
-        """Make a trial ours and RUNNING, or return None when `limit` trials are finished or running.
+        """Claim a trial and set it to RUNNING, or return None if `limit` trials are finished or running.
 
-        In this order: one of ours that we do not hold (its claim was cut off), the first waiting one, a new one. With
-        a `grid`, a new trial gets the first point that no trial has had, and None is returned when there is none.
+        The order is: a trial of ours that is not in `held`, because its claim was interrupted; the first waiting trial;
+        a new trial. With a `grid`, a new trial gets the first point that is not assigned yet; if there is none,
+        None is returned.
         """
         with self._locked(study_id) as session:
             trials = models.TrialModel
@@ -309,7 +312,8 @@ class Storage(RDBStorage):
 
     def _claim(self, session: Session, trial_id: int) -> Claim:
         now = _utc_now(session)
-        # Not a mere count: a database restored from a copy must not fall behind the claims in the trials' folders.
+        # At least the time: in a database restored from a backup, a mere count would be less than the numbers in the
+        # trials' folders.
         number = max((_attr(session, trial_id, CLAIM) or 0) + 1, int((now - datetime(1970, 1, 1)).total_seconds()))
         for key, value in ((OWNER, self.owner.as_dict()), (CLAIM, number)):
             _set(session, models.TrialSystemAttributeModel, trial_id, key, value)
@@ -321,7 +325,7 @@ class Storage(RDBStorage):
         return Claim(trial_id, number)
 
     def _untried(self, session: Session, study_id: int, grid: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the first point that no trial was given as a point of a grid, or None."""
+        """Return the first point that has not been assigned to a trial as a grid point, or None."""
         trials, attrs = models.TrialModel, models.TrialSystemAttributeModel
         marks = aliased(attrs)
         given = session.scalars(
@@ -334,24 +338,24 @@ class Storage(RDBStorage):
         return next((point for point in grid if _canonical(point) not in tried), None)
 
     def counts(self, study_id: int) -> dict[TrialState, int]:
-        """Return how many trials are in each state."""
+        """Return the number of trials in each state."""
         with self._read() as session:
             return self._counts(session, study_id)
 
     def others_running(self, study_id: int) -> int:
-        """Return how many trials other supervisors are running, for all we know."""
+        """Return the number of running trials that belong to other supervisors."""
         with self._read() as session:
             owners = self._owners(session, study_id).values()
             return sum(owner.token != self.owner.token for owner in owners)
 
     def set_attr(self, study_id: int, trial_id: int, key: str, value: Any) -> None:
-        """Set a user attribute of a running trial of ours; does nothing if it is not ours any more."""
+        """Set a user attribute of a running trial; do nothing if it is not ours any more."""
         with self._locked(study_id) as session:
             if trial_id in self._owned(session, study_id):
                 _set(session, models.TrialUserAttributeModel, trial_id, key, value)
 
     def report(self, study_id: int, trial_id: int, step: int, value: float) -> bool:
-        """Store what a running trial of ours reports, once or again; return False if it is not ours any more."""
+        """Store the report of a running trial; return False if it is not ours any more. Can be repeated."""
         with self._locked(study_id) as session:
             if trial_id not in self._owned(session, study_id):
                 return False
@@ -359,12 +363,12 @@ class Storage(RDBStorage):
             return True
 
     def owned(self, study_id: int) -> set[int]:
-        """Return the running trials that are ours."""
+        """Return the ids of our running trials."""
         with self._read() as session:
             return self._owned(session, study_id)
 
     def beat(self, study_id: int) -> None:
-        """Record a heartbeat for our running trials, and look at those of others."""
+        """Record a heartbeat for our running trials, and observe those of other supervisors."""
         beats, trials = models.TrialHeartbeatModel, models.TrialModel
         with self._locked(study_id) as session:
             ours = self._owned(session, study_id)
@@ -376,10 +380,10 @@ class Storage(RDBStorage):
                 .where(trials.study_id == study_id, trials.state == TrialState.RUNNING)
             )
             heartbeats: dict[int, object] = dict(session.execute(running).all())
-        self._watch.look({trial_id: at for trial_id, at in heartbeats.items() if trial_id not in ours})
+        self._watch.observe({trial_id: at for trial_id, at in heartbeats.items() if trial_id not in ours})
 
     def give_back(self, study_id: int, trial_ids: Collection[int]) -> None:
-        """Put trials of ours back into the queue, under their numbers."""
+        """Put trials of ours back into the queue, under the same numbers."""
         with self._locked(study_id) as session:
             for trial_id in self._owned(session, study_id) & set(trial_ids):
                 self._release(session, trial_id)
@@ -387,8 +391,9 @@ class Storage(RDBStorage):
     def take_over(self, study_id: int) -> list[int]:
         """Put the running trials of dead supervisors back into the queue; return their numbers.
 
-        Dead is whose process has ended, or whose heartbeat is older than its grace and was seen (`beat`) to stand still
-        for two heartbeats: after an outage, or after we were frozen ourselves, the others come to beat again first.
+        A supervisor is dead if its process has ended, or if its heartbeat is older than its `grace` and, as observed by
+        `beat`, has not changed for the time of two heartbeats. After an outage, or a suspension of this process, the
+        other supervisors thus have time to record a heartbeat first.
         """
         taken = []
         with self._locked(study_id) as session:
@@ -402,16 +407,16 @@ class Storage(RDBStorage):
 
     def _is_silent(self, session: Session, trial_id: int, owner: Owner, now: datetime) -> bool:
         heartbeat = models.TrialHeartbeatModel.where_trial_id(trial_id, session)
-        if heartbeat is None or self._watch.still(trial_id) < 2 * owner.heartbeat:
+        if heartbeat is None or self._watch.unchanged_seconds(trial_id) < 2 * owner.heartbeat:
             return False
         return (now - _naive(heartbeat.heartbeat)).total_seconds() > owner.grace
 
     def finish(
         self, study_id: int, trial_id: int, state: TrialState, value: float | None, attrs: dict[str, Any]
     ) -> bool:
-        """Set a trial's end, value and user attributes at once; return False if it is not ours any more.
+        """Set the state, value and user attributes of a trial that ended; return False if it is not ours any more.
 
-        Doing it again changes nothing, so it can be repeated when the answer was lost.
+        A repeated call changes nothing, so the call can be retried if the answer of the database was lost.
         """
         with self._locked(study_id) as session:
             trial = session.get(models.TrialModel, trial_id)
@@ -433,7 +438,7 @@ class Storage(RDBStorage):
         return dict(session.execute(query).all())
 
     def _owners(self, session: Session, study_id: int) -> dict[int, Owner]:
-        """Return the owners of the study's running trials; one run by another tool has none."""
+        """Return the owners of the running trials, by trial id; trials run by another tool are left out."""
         attrs, trials = models.TrialSystemAttributeModel, models.TrialModel
         rows = session.execute(
             select(trials.trial_id, attrs.value_json)
@@ -462,7 +467,7 @@ class Storage(RDBStorage):
 
 
 def _restore(url: str, owner: Owner, exclusive: bool, patience: float) -> Storage:
-    """Return a storage that was pickled."""
+    """Restore a pickled storage."""
     storage = Storage(url, owner, create=False, exclusive=exclusive)
     storage.patience = patience
     return storage
@@ -515,7 +520,7 @@ def _set(session: Session, table: Any, trial_id: int, key: str, value: Any) -> N
 
 
 def _attr(session: Session, trial_id: int, key: str) -> Any:
-    """Return a trial's system attribute, or None."""
+    """Return a system attribute of a trial, or None."""
     table = models.TrialSystemAttributeModel
     text = session.scalar(select(table.value_json).where(table.trial_id == trial_id, table.key == key))
     return None if text is None else json.loads(str(text))
@@ -526,7 +531,7 @@ def _lost(trial_id: int) -> TrialLost:
 
 
 def _utc_now(session: Session) -> datetime:
-    """Return the database's time, UTC."""
+    """Return the time of the database, in UTC."""
     return _naive(session.scalar(sqlalchemy.text(f"SELECT {_UTC_NOW[session.get_bind().dialect.name]}")))
 
 

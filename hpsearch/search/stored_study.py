@@ -1,4 +1,4 @@
-"""Opening a study in a storage: creating it, recognising it, refusing a changed one."""
+"""Open a study in a storage: create it, or check that it has not changed."""
 
 import contextlib
 import uuid
@@ -19,7 +19,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import remove_resume_points, resume_points, trial_folder
 from hpsearch.provenance import machine, versions_line
-from hpsearch.search.database import shown
+from hpsearch.search.database import mask_passwords
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
 from hpsearch.search.owner import Owner
@@ -30,14 +30,14 @@ from hpsearch.search.study_attrs import BASELINE, FINGERPRINT, NOTE, RUNS, STUDY
 from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile
 
-# What `optuna.Study.set_metric_names` sets: else the dashboard and the plots say "Objective 0".
+# The attribute of `optuna.Study.set_metric_names`; without it, dashboard and plots show "Objective 0".
 METRIC_NAMES = "study:metric_names"
 LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """A study in a storage. `uid` tells it from others of its name elsewhere; `folder` holds its trials' files."""
+    """A study in a storage. `uid` is unique across databases; `folder` contains the files of its trials."""
 
     name: str
     storage: Storage
@@ -47,13 +47,13 @@ class StoredStudy:
     folder: Path
 
     def optuna_study(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
-        """Return a new Optuna study object, which has not cached any trials yet."""
+        """Return a new Optuna study object, which has no trials cached."""
         return optuna.load_study(study_name=self.name, storage=self._cached, sampler=sampler, pruner=pruner)
 
     def best_trial(self) -> FrozenTrial | None:
-        """Return the complete trial with the highest value, the earliest of equals, or None if none is complete.
+        """Return the complete trial with the highest value, the earliest of equal ones, or None if there is none.
 
-        One that diverged is complete, with the worst value, and never the best.
+        A trial that diverged is complete, with the worst value, but it is never returned.
         """
         return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False))), None)
 
@@ -71,7 +71,7 @@ class StoredStudy:
         return self.storage.get_study_user_attrs(self.study_id)
 
     def record_run(self, study_file: StudyFile, strategy: Strategy, *, device: str, workers: int) -> None:
-        """Keep with the study how it is run and where, once for all runs that are alike.
+        """Store with the study how and where it is run, once for identical runs.
 
         Raises UsageError if it was run with another pruner: trials that were pruned by different rules cannot be
         compared. The sampler may change, as it does for enqueued trials.
@@ -79,8 +79,8 @@ class StoredStudy:
         for run in self.runs():
             if not same_pruner(parse_pruner(run["pruner"]), strategy.pruner):
                 raise UsageError(
-                    f"study {self.name} was run with --pruner {run['pruner']}, not {strategy.pruner}: give that again, "
-                    f"or start a new study with --fresh or --name NAME"
+                    f"study {self.name} was run with --pruner {run['pruner']}, not {strategy.pruner}: give the "
+                    f"same one again, or start a new study with --fresh or --name NAME"
                 )
         self.storage.append_once(
             self.study_id,
@@ -102,18 +102,18 @@ class StoredStudy:
         return sum(counts.get(state, 0) for state in FINISHED)
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return what `record_run` kept, the first run first."""
-        found: list[dict[str, Any]] = self.user_attrs().get(RUNS, [])
-        return found
+        """Return the runs that `record_run` stored, in their order."""
+        runs: list[dict[str, Any]] = self.user_attrs().get(RUNS, [])
+        return runs
 
     def other_text(self, study_file: StudyFile) -> bool:
-        """Whether the study was run with another text of its study file, as far as is known."""
+        """Whether the study was run with a different version of its study file, as far as recorded."""
         return any(run["study_file"] != study_file.digest for run in self.runs())
 
     def remove_leftovers(self) -> None:
-        """Remove what processes that were killed left in the study's folder. Raises FilesUnavailable.
+        """Remove files that killed processes left in the study's folder. Raises FilesUnavailable.
 
-        One that is killed after it stored a trial's end leaves its resume point, which nobody needs any more.
+        These include resume points of trials whose outcome is already stored.
         """
         checkpoint.remove_orphans(self.folder, recursive=True)
         left = {path.parent for path in resume_points(self.folder)}
@@ -125,18 +125,18 @@ class StoredStudy:
 
     @cached_property
     def _cached(self) -> optuna.storages.BaseStorage:
-        # One cache of finished trials for all Optuna study objects made of this one.
+        # All Optuna study objects created by this one share a cache of finished trials.
         return optuna.storages.get_storage(self.storage)
 
 
 def open_for_run(
     url: str, study_file: StudyFile, data: Dataset, *, name: str, seed: int | None, runs: Path, fresh: bool = False
 ) -> StoredStudy:
-    """Open the study `name` to run it, creating database, study and folder where there are none.
+    """Open the study `name` to run it, creating database, study and folder if necessary.
 
-    With `fresh`, the first free of `name`, `name.2`, `name.3`, … is created. Without a seed, the stored one holds, or
-    the study file's. Raises UsageError if no study can have this name, or the stored one was made from another space,
-    data set, direction or seed, and FilesUnavailable if its folder cannot be made.
+    With `fresh`, the first free name of `name`, `name.2`, `name.3`, ... is created. Without a seed, the stored one is
+    used, or that of the study file. Raises UsageError if the name is not valid, or the stored study was made from
+    another space, data set, direction or seed, and FilesUnavailable if its folder cannot be created.
     """
     check_name(name)
     storage = Storage(url, Owner.this_process())
@@ -144,12 +144,12 @@ def open_for_run(
     if fresh:
         name = next(candidate for candidate in numbered(name) if candidate not in existing)
     if name not in existing:
-        # Another supervisor may be faster.
+        # Another supervisor may create it first.
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
             created = storage.create_new_study([StudyDirection.MAXIMIZE], name)
             storage.set_study_system_attr(created, METRIC_NAMES, ["validation accuracy"])
     elif existing[name].directions != [StudyDirection.MAXIMIZE]:
-        raise UsageError(f"study {name} in {shown(url)} is not a maximisation: give another --name")
+        raise UsageError(f"study {name} in {mask_passwords(url)} does not maximise its objective: give another --name")
     study_id = storage.get_study_id_from_name(name)
     now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
     attrs: dict[str, Any] = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
@@ -158,20 +158,22 @@ def open_for_run(
     if (baseline := baseline_of(data)) is not None:
         attrs[BASELINE] = asdict(baseline)
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
-        raise UsageError(f"study {name} in {shown(url)} was made by another tool: give another --name or --storage")
-    # Else the copy would write to the folder of the study it was copied from.
+        raise UsageError(
+            f"study {name} in {mask_passwords(url)} was made by another tool: give another --name or --storage"
+        )
+    # Otherwise a copy would write to the folder of the original study.
     storage.separate_copy(study_id, STUDY_ID, attrs[STUDY_ID])
-    held = storage.set_attrs_once(study_id, attrs)
-    before = held[FINGERPRINT]
+    stored_attrs = storage.set_attrs_once(study_id, attrs)
+    before = stored_attrs[FINGERPRINT]
     if seed is None:
         now["seed"] = before["seed"]
     _refuse_changes(name, url, before, now)
-    folder = make_folder(runs, name, held[STUDY_ID])
+    folder = make_folder(runs, name, stored_attrs[STUDY_ID])
     stored = StoredStudy(
         name=name,
         storage=storage,
         study_id=study_id,
-        uid=held[STUDY_ID],
+        uid=stored_attrs[STUDY_ID],
         seed=before["seed"],
         folder=folder,
     )
@@ -180,11 +182,11 @@ def open_for_run(
 
 
 def check_name(name: str) -> str:
-    """Return a study's name. Raises UsageError if a database cannot hold it."""
+    """Return the name of a study. Raises UsageError if it is not valid."""
     if not name.isprintable() or len(name) > LONGEST_NAME:
-        shown_name = repr(name if len(name) <= 40 else f"{name[:40]}...")
+        quoted = repr(name if len(name) <= 40 else f"{name[:40]}...")
         raise UsageError(
-            f"--name {shown_name}: give a study's name of at most {LONGEST_NAME} characters, all of them printable"
+            f"--name {quoted}: give a study name of at most {LONGEST_NAME} characters, all of them printable"
         )
     return name
 
@@ -192,9 +194,9 @@ def check_name(name: str) -> str:
 def finished_already(
     url: str, study_file: StudyFile, *, name: str, seed: int | None, runs: Path, n_trials: int
 ) -> StoredStudy | None:
-    """Return the study if it exists and has its `n_trials` finished trials, found out without loading its data.
+    """Return the study if it has `n_trials` finished trials, else None; its data are not loaded.
 
-    Raises UsageError as `open_for_run` does, but for the data set.
+    Raises UsageError as `open_for_run` does, except for another data set.
     """
     try:
         stored = open_to_read(url, name, runs)
@@ -210,11 +212,13 @@ def finished_already(
 
 
 def open_to_read(url: str, name: str, runs: Path) -> StoredStudy:
-    """Open an existing study to read it. Raises UsageError, naming those there are, if there is none of the name."""
+    """Open an existing study for reading. Raises UsageError, listing the existing studies, if there is none `name`."""
     storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
     studies = {study.study_name: study for study in storage.get_all_studies()}
     if name not in studies:
-        raise UsageError(f"there is no study {name!r} in {shown(url)}: it has {', '.join(sorted(studies)) or 'none'}")
+        raise UsageError(
+            f"there is no study {name!r} in {mask_passwords(url)}: it has {', '.join(sorted(studies)) or 'none'}"
+        )
     attrs = studies[name].user_attrs
     uid = attrs.get(STUDY_ID, "")
     return StoredStudy(
@@ -230,6 +234,6 @@ def open_to_read(url: str, name: str, runs: Path) -> StoredStudy:
 def _refuse_changes(name: str, url: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     if changes := differences(before, now):
         raise UsageError(
-            f"study {name} in {shown(url)} was made differently: {'; '.join(changes)}. "
+            f"study {name} in {mask_passwords(url)} was made differently: {'; '.join(changes)}. "
             f"Undo the change, or start a new study with --fresh or --name NAME"
         )

@@ -23,7 +23,7 @@ class Strategy:
 
     @classmethod
     def of(cls, sampler: str, pruner: str = NO_PRUNER) -> "Strategy":
-        """Return the strategy of a sampler and a pruner as they are typed, such as `tpe:n_startup_trials=5`.
+        """Parse a sampler and a pruner, such as `tpe:n_startup_trials=5`, into a strategy.
 
         Raises UsageError for an unknown name or option, or an option's value that is not allowed.
         """
@@ -31,7 +31,7 @@ class Strategy:
 
     @classmethod
     def parse(cls, text: str) -> "Strategy":
-        """Return the strategy that `SAMPLER[+PRUNER]` names. Raises UsageError as `of` does."""
+        """Parse a strategy written as `SAMPLER[+PRUNER]`. Raises UsageError as `of` does."""
         sampler, _, pruner = text.partition("+")
         return cls.of(sampler, pruner or NO_PRUNER)
 
@@ -39,24 +39,24 @@ class Strategy:
         return f"{self.sampler}" + ("" if self.pruner.text == NO_PRUNER else f"+{self.pruner}")
 
     def make_sampler(self, study: Study, seed: int) -> BaseSampler:
-        """Return the sampler for a study and its seed."""
+        """Return the sampler for a study with a given seed."""
         return make_sampler(self.sampler, seed, study)
 
     def make_pruner(self, intervals: int, seed: int) -> BasePruner:
-        """Return the pruner for a study whose trials have at most so many intervals.
+        """Return the pruner for a study whose trials have at most `intervals` intervals.
 
-        Raises UsageError where its options do not fit so many.
+        Raises UsageError if its options do not fit this number.
         """
         return make_pruner(self.pruner, intervals, seed)
 
     def points(self, study: Study) -> list[Params] | None:
-        """Return the configurations that are handed out in order, or None where the sampler draws them.
+        """Return the params that new trials get in order, or None if the sampler draws them.
 
-        There are none for `manual`, which runs what is enqueued. Raises UsageError for a grid over a float without
-        `grid=`.
+        The list is empty for `manual`, which runs only enqueued trials. Raises UsageError for a grid over a float
+        without `grid=`.
         """
         return fixed_points(self.sampler, study)
 
     def plan(self, intervals: int, unit: str = "interval") -> str | None:
-        """Return a line on when trials are compared, or None where there is nothing to plan."""
+        """Return, in one line, when a Hyperband pruner compares trials, or None for another pruner."""
         return rung_plan(self.pruner, intervals, unit)

@@ -1,24 +1,24 @@
-"""The user attributes of a stored study."""
+"""The names of the user attributes of a stored study."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hpsearch import text
 
-# Which study it is, among those of its name elsewhere.
+# An id that distinguishes the study from those of the same name in other databases.
 STUDY_ID = "hpsearch:study_id"
-# What it is recognised by (`hpsearch.search.fingerprint`).
+# Its fingerprint (`hpsearch.search.fingerprint`).
 FINGERPRINT = "hpsearch:fingerprint"
-# What the data set says of itself.
+# The note of the data set.
 NOTE = "hpsearch:note"
-# The accuracy of always giving the same answer, as `Baseline` has it.
+# The accuracy of a constant prediction (`Baseline`).
 BASELINE = "hpsearch:baseline"
-# How it was run and where, one entry for all runs that are alike.
+# How and where it was run, one entry for identical runs.
 RUNS = "hpsearch:runs"
-# For a pair of a comparison: the seconds that its runs took together.
+# For a pair of a comparison, the total seconds of its runs.
 WALL_SECONDS = "hpsearch:wall_seconds"
 
 
 def unit_of(attrs: Mapping[str, Any]) -> str:
-    """Return what an interval of a study with these attributes is called: "epoch" where it is one."""
+    """Return the name of an interval of a study with these attributes: "epoch" if it is one epoch."""
     return text.unit(attrs.get(FINGERPRINT, {}).get("training", {}).get("interval"))

@@ -1,4 +1,4 @@
-"""An Optuna study as a sampler or pruner is to see it: the same study, some of its trials shown changed."""
+"""Views of an Optuna study, in which a sampler or pruner gets modified copies of the trials."""
 
 import copy
 from collections.abc import Callable, Container
@@ -12,37 +12,37 @@ INTERVALS = "hpsearch:intervals"
 
 
 class StudyView(optuna.Study):
-    """`study` with every trial as `show` returns it. What is written through it goes to the study's own storage."""
+    """A view of `study` in which `transform` is applied to every trial. Writes go to the storage of the study."""
 
-    def __init__(self, study: optuna.Study, show: Callable[[FrozenTrial], FrozenTrial]) -> None:
-        # No connection, cache or sampler of its own.
+    def __init__(self, study: optuna.Study, transform: Callable[[FrozenTrial], FrozenTrial]) -> None:
+        # It shares the connection, cache and sampler of the study.
         self.__dict__.update(study.__dict__)
-        self._show = show
+        self._transform = transform
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [self._show(trial) for trial in super()._get_trials(deepcopy, states, use_cache)]
+        return [self._transform(trial) for trial in super()._get_trials(deepcopy, states, use_cache)]
 
 
 def changed(trial: FrozenTrial, **attributes: Any) -> FrozenTrial:
-    """Return a copy of a trial with other attributes."""
-    shown = copy.copy(trial)
+    """Return a copy of a trial with some attributes replaced."""
+    copied = copy.copy(trial)
     for name, value in attributes.items():
-        setattr(shown, name, value)
-    return shown
+        setattr(copied, name, value)
+    return copied
 
 
 def length_of(trial: FrozenTrial, longest: int) -> int:
-    """Return how many intervals a trial's whole schedule has, in a study where `longest` is the most."""
+    """Return the number of intervals of a trial's whole schedule; `longest` is the largest one of the study."""
     length: int = trial.system_attrs.get(INTERVALS, longest)
     return length
 
 
 def value_at_share(trial: FrozenTrial, length: int, step: int, of: int) -> float | None:
-    """Return what a trial of `length` intervals had reported at the share `step` / `of` of its schedule, or None.
+    """Return the value that a trial of `length` intervals reported at the share `step` / `of` of its schedule, or None.
 
-    That is its last report up to there; trials of equal length are compared at the same step.
+    The step is rounded down; trials of equal length are compared at the same step.
     """
     return trial.intermediate_values.get(step * length // of)
 

@@ -1,8 +1,8 @@
 """The supervisor: one single-threaded event loop between the database and the executor.
 
-It claims trials, hands them out as tasks, stores what comes back, prunes, and replaces workers that died. It alone
-uses the database. Writes go through an outbox in order, so that while the database is away training goes on and nothing
-reported is lost. Only its heartbeat has a thread of its own.
+It claims trials, submits them as tasks, stores reports and outcomes, prunes, and retries trials whose workers died.
+Its workers do not use the database. Writes go through an outbox in order, so that during an outage of the database
+training continues and no report is lost. Only the heartbeat has a separate thread.
 """
 
 import contextlib
@@ -44,25 +44,25 @@ End = Literal["done", "interrupted", "timeout"]
 
 
 def is_hopeless(failures_in_a_row: int, *, finished: int) -> bool:
-    """Whether a run that has `finished` so many trials is pointless after so many failed ones in a row."""
+    """Whether to stop a run with `finished` finished trials after so many failures in a row."""
     return failures_in_a_row >= (FAILURES_IN_A_ROW if finished else FIRST_FAILURES)
 
 
 class State(enum.Enum):
-    """What a trial that is held here is doing."""
+    """The state of a trial in this supervisor."""
 
     TRAINING = enum.auto()
-    # Took longer than it may; its worker is killed, and another one goes on with it.
+    # It took too long; its worker is killed, and another worker continues the trial.
     OVERDUE = enum.auto()
-    # Its outcome waits to be stored.
+    # Its outcome has not been stored yet.
     ENDED = enum.auto()
-    # Another supervisor has it; its worker is killed.
+    # Another supervisor has claimed it; its worker is killed.
     LOST = enum.auto()
 
 
 @dataclass
 class _Held:
-    """A trial that is ours. `pruned` is the verdict on it, which holds whatever becomes of its worker."""
+    """A trial of this supervisor. `pruned` is the verdict on it, which stays valid if its worker dies."""
 
     trial: optuna.Trial
     trial_id: int
@@ -75,11 +75,11 @@ class _Held:
 
     @property
     def number(self) -> int:
-        """The trial's number."""
+        """The number of the trial."""
         return self.task.number
 
 
-# What is to be written to the database, in the order in which it happened; `Supervisor._write` writes it.
+# The writes to the database, which `Supervisor._write` does in order.
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _GiveBack:
 
 @dataclass(frozen=True)
 class _KeepBest:
-    """Not the database, but what it says of the weights: those of all but the best trials go."""
+    """Not a write to the database: removes the weights of all trials but the best `count` stored there."""
 
     count: int
 
@@ -142,24 +142,24 @@ class Supervisor:
             self._heartbeat,
             limits.outage,
             write=self._write,
-            say=observer.message,
-            lose=self._lose,
+            notify=observer.message,
+            on_lost=self._lose,
         )
         self._interrupts = 0
-        self._spent = False
+        self._none_left = False
         self._finished_here = 0
         self._failures_in_a_row = 0
-        self._others = 0
+        self._others_running = 0
         self._intervals = 0
         self._recount = True
-        self._housekept = self._asked = float("-inf")
+        self._housekept_at = self._asked_at = float("-inf")
         self._began = time.monotonic()
 
     def run(self) -> End:
-        """Run trials until enough are finished, Ctrl-C, or the time is over; return which.
+        """Run trials until enough are finished, the time is over, or Ctrl-C; return which.
 
-        Raises TooManyFailures, CannotContinue or StorageUnavailable when going on is pointless. However it ends, every
-        trial is stored as finished or waits in the queue with its resume point.
+        Raises TooManyFailures, CannotContinue or StorageUnavailable if the run cannot continue. In all cases, every
+        trial is stored as finished or is in the queue with its resume point.
         """
         with handling(self._on_interrupt), self._heartbeat:
             try:
@@ -182,20 +182,20 @@ class Supervisor:
             self._fill()
             if self._recount:
                 self._outbox.attempt(self._count)
-            # Another supervisor's trials may yet fail or come back to the queue.
-            if self._spent and not self._held and not self._others:
+            # Trials of other supervisors may still fail or go back into the queue.
+            if self._none_left and not self._held and not self._others_running:
                 return "done"
             for event in self._executor.events(TICK_SECONDS):
                 self._handle(event)
             self._observer.tick()
 
-    # Handing out trials.
+    # Starting trials.
 
     def _fill(self) -> None:
-        if self._spent and time.monotonic() - self._asked > OTHERS_SECONDS:
-            # A trial may have failed, or come back from another supervisor.
-            self._spent = False
-        while self._free_slots() and not self._spent and self._outbox.flush():
+        if self._none_left and time.monotonic() - self._asked_at > OTHERS_SECONDS:
+            # Meanwhile a trial of another supervisor may have failed or gone back into the queue.
+            self._none_left = False
+        while self._free_slots() and not self._none_left and self._outbox.flush():
             if not self._outbox.attempt(self._start_one):
                 return
 
@@ -206,18 +206,18 @@ class Supervisor:
         return self._limits.intervals is not None and self._intervals >= self._limits.intervals
 
     def _start_one(self) -> None:
-        """Claim a trial and hand it to a worker, or note that there is none."""
+        """Claim a trial and submit it to a worker, or record that there is none."""
         if self._limits.intervals is not None:
             trials = self._stored.optuna_study().get_trials(deepcopy=False)
             self._intervals = sum(map(trained_intervals, trials))
             if self._used_up():
-                self._spent, self._asked = True, time.monotonic()
+                self._none_left, self._asked_at = True, time.monotonic()
                 return
         ours = {held.trial_id for held in self._held.values()}
         claim = self._storage.claim(self._stored.study_id, self._limits.n_trials, ours, self._points)
         if claim is None:
-            self._others = self._storage.others_running(self._stored.study_id)
-            self._spent, self._asked = True, time.monotonic()
+            self._others_running = self._storage.others_running(self._stored.study_id)
+            self._none_left, self._asked_at = True, time.monotonic()
             return
         held, failure = self._draw(claim)
         self._held[held.number] = held
@@ -229,7 +229,7 @@ class Supervisor:
         self._observer.started(held.task, held.last_interval)
 
     def _draw(self, claim: Claim) -> tuple[_Held, Outcome | None]:
-        """Have the sampler draw the params of a claimed trial; the outcome is that of a recipe that fails."""
+        """Draw the params of a claimed trial; if its recipe fails, also return the outcome."""
         study = self._stored.optuna_study(self._sampler, self._pruner)
         study.get_trials(deepcopy=False)
         trial = optuna.Trial(study, claim.trial_id)
@@ -262,7 +262,7 @@ class Supervisor:
         )
         return held, failure
 
-    # What comes back.
+    # Events of the executor.
 
     def _handle(self, event: Event) -> None:
         held = self._held.get(event.number)
@@ -288,7 +288,7 @@ class Supervisor:
             self._end(held, event.outcome)
 
     def _judge(self, held: _Held, report: IntervalReport) -> Verdict:
-        """Store a report, unless it is of before an interruption, and decide whether its trial goes on."""
+        """Store a report, unless it was stored before an interruption, and return the verdict on its trial."""
         self._observer.reported(held.number, report)
         if report.interval < held.last_interval or (report.interval > held.last_interval and self._used_up()):
             return "continue"
@@ -298,11 +298,11 @@ class Supervisor:
             self._outbox.append(_Report(held, report.interval, report.validation_accuracy))
 
         def decide() -> None:
-            # Not `Trial.should_prune`: that looks at the reports made through the trial object only.
+            # `Trial.should_prune` would use only the reports made through the trial object.
             held.pruned = bool(self._pruner.prune(held.trial.study, self._storage.get_trial(held.trial_id)))
 
-        # A worker may die before it hears a verdict, which holds all the same. While the database is away trials go
-        # on; the next report is judged again.
+        # A verdict stays valid if the worker dies before it receives it. During an outage of the database, trials
+        # continue without a decision until the next report.
         if not held.pruned and self._outbox.flush():
             self._outbox.attempt(decide)
         return "prune" if held.pruned else "continue"
@@ -322,21 +322,21 @@ class Supervisor:
         self._count_failures(outcome)
 
     def _count_failures(self, outcome: Outcome) -> None:
-        """Raise TooManyFailures if there is no point in going on after this outcome."""
+        """Count failures in a row. Raises TooManyFailures if there are too many after this outcome."""
         if final_state(outcome) != TrialState.FAIL:
             self._finished_here += 1
             self._failures_in_a_row = 0
             return
         self._failures_in_a_row += 1
         if is_hopeless(self._failures_in_a_row, finished=self._finished_here):
-            which = "in a row" if self._finished_here else "of this run, the first ones,"
+            count = self._failures_in_a_row
+            which = f"{count} trials in a row" if self._finished_here else f"the first {count} trials of this run"
             raise TooManyFailures(
-                f"{self._failures_in_a_row} trials {which} failed, so the run stopped. The last one says:\n"
-                f"{(outcome.error or '').rstrip()}"
+                f"{which} failed, so the run stopped. The last error was:\n{(outcome.error or '').rstrip()}"
             )
 
     def _revive(self, held: _Held, why: str) -> None:
-        """Put a trial whose worker died on a fresh one, from its resume point, unless that was done too often."""
+        """Continue a trial whose worker died on a new one, or end it as failed after too many retries."""
         if held.state == State.OVERDUE:
             why = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
         held.retries += 1
@@ -346,7 +346,7 @@ class Supervisor:
             return
         self._outbox.append(_Retries(held, held.retries))
         self._observer.message(
-            f"trial {held.number}: {why}; it goes on from its last {self._study.unit} "
+            f"trial {held.number}: {why}; it continues from its last {self._study.unit} "
             f"(retry {held.retries} of {self._limits.max_retries})"
         )
         held.state, held.submitted = State.TRAINING, time.monotonic()
@@ -356,10 +356,10 @@ class Supervisor:
         self._held.pop(held.number, None)
         self._observer.released(held.number)
 
-    # What is written.
+    # Writes.
 
     def _write(self, write: _Write) -> None:
-        """Write to the database. It is done again, from the start, if the database went away meanwhile."""
+        """Do a write. If the database becomes unavailable meanwhile, the whole write is repeated later."""
         study_id = self._stored.study_id
         match write:
             case _Report(held, interval, value):
@@ -392,9 +392,9 @@ class Supervisor:
         self._recount = True
 
     def _remove_weights(self, count: int) -> None:
-        """Keep the weights of the best trials only.
+        """Remove the weights of all finished trials but the best `count`.
 
-        Nobody trains a finished trial, and one that is not among the best will never be: that may be an old look.
+        The list of trials may be outdated: finished trials do not change, and the rank of a trial can only fall.
         """
         trials = self._stored.optuna_study().get_trials(deepcopy=False, states=FINISHED)
         kept = {trial.number for trial in ranked(trials)[:count]}
@@ -402,7 +402,7 @@ class Supervisor:
             if trial.number not in kept:
                 (self._stored.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
 
-    # Time.
+    # Periodic work.
 
     def _housekeep(self) -> None:
         now = time.monotonic()
@@ -411,19 +411,19 @@ class Supervisor:
                 if held.state == State.TRAINING and now - held.submitted > self._limits.trial_timeout:
                     held.state = State.OVERDUE
                     self._executor.kill(held.number)
-        if now - self._housekept < self._storage.owner.heartbeat:
+        if now - self._housekept_at < self._storage.owner.heartbeat:
             return
-        self._housekept = now
+        self._housekept_at = now
         self._outbox.attempt(self._look_after_trials)
 
     def _look_after_trials(self) -> None:
-        """Let go of what is not ours any more, and take over what nobody looks after."""
+        """Stop trials that are not ours any more, and take over those of dead supervisors."""
         owned = self._storage.owned(self._stored.study_id)
         for held in list(self._held.values()):
             if held.trial_id not in owned and held.state != State.ENDED:
                 self._lose(held.trial_id)
         for number in self._storage.take_over(self._stored.study_id):
-            self._spent = False
+            self._none_left = False
             self._observer.message(f"trial {number}: taken over from a supervisor that died")
         self._recount = True
 
@@ -443,10 +443,10 @@ class Supervisor:
         self._observer.counts(self._storage.counts(self._stored.study_id), self._limits.n_trials)
         self._recount = False
 
-    # The end.
+    # Shutdown.
 
     def _wind_down(self) -> None:
-        """Stop what still runs and put it back into the queue."""
+        """Stop the running trials and put them back into the queue."""
         if self._interrupts > 1:
             return
         self._executor.stop()
@@ -457,9 +457,9 @@ class Supervisor:
         self._outbox.append(_GiveBack(tuple(self._held.values())))
         with contextlib.suppress(StorageUnavailable):
             if not (self._outbox.flush() and self._outbox.attempt(self._count)):
-                # Their owner is then known dead.
+                # The next run takes the trials over: their owner is then known to be dead.
                 self._observer.message(
-                    "the database is away; the next run learns from the trials' files what it missed"
+                    "the database is unavailable; the next run restores from the trials' files what it misses"
                 )
                 return
             self._stored.remove_leftovers()
@@ -471,7 +471,7 @@ class Supervisor:
         if isinstance(event, Reported):
             self._executor.reply(event.number, self._judge(held, event.report))
         elif isinstance(event, Ended) and event.outcome.reason not in ("interrupted", "lost"):
-            # The run is ending already, whatever this outcome says of it.
+            # The run is already ending, whether or not this outcome would end it.
             with contextlib.suppress(HpsearchError):
                 self._end(held, event.outcome)
         elif not isinstance(event, Warned):

@@ -1,6 +1,6 @@
-"""What is stored with a trial that has ended, how it is read back, and which state and value a trial ends with.
+"""The user attributes of a trial that has ended, and the state and value with which a trial ends.
 
-Does not import torch.
+This module does not import torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 if TYPE_CHECKING:
     from hpsearch.executors import Outcome
 
-# Divergence is a result, the worst there is: samplers learn from complete trials, some of them from no others.
+# A trial that diverges is complete, with the worst value, because some samplers learn only from complete trials.
 WORST_VALUE = 0.0
 DIVERGED = "diverged"
 STATES = {
@@ -23,16 +23,16 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-# The reason of a trial that another tool finished.
+# The reasons of trials that another tool finished.
 _OTHERS_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 RETRIES = "retries"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """What the user attributes of a trial say, None where it is unknown.
+    """The user attributes of a trial; those that are unknown are None.
 
-    `best_value` is the best validation accuracy, reached at interval `best_interval`; `seconds` are those of training.
+    `best_value` is the best validation accuracy, reached at interval `best_interval`; `seconds` is the training time.
     """
 
     best_value: float | None = None
@@ -48,7 +48,8 @@ class TrialRecord:
     def of(cls, trial: FrozenTrial) -> "TrialRecord":
         """Return the record of a trial.
 
-        Where another tool finished the trial, it follows from its value, its reports (the higher the better) and times.
+        If another tool finished the trial, the record is derived from its value, its reports (the higher the better)
+        and its times.
         """
         attrs: dict[str, Any] = {
             name: value for name, value in trial.user_attrs.items() if isinstance(value, _TYPES.get(name, ()))
@@ -86,7 +87,7 @@ def _of_another_tool(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def attrs_of(outcome: "Outcome") -> dict[str, Any]:
-    """Return the user attributes that a trial is stored with, from which `TrialRecord.of` reads."""
+    """Return the user attributes of a trial with this outcome, for `TrialRecord.of`."""
     attrs = asdict(outcome)
     if outcome.error is None:
         del attrs["error"]
@@ -94,31 +95,31 @@ def attrs_of(outcome: "Outcome") -> dict[str, Any]:
 
 
 def final_state(outcome: "Outcome") -> TrialState:
-    """Return the state that a trial with this outcome is stored in."""
+    """Return the state of a trial with this outcome."""
     return STATES[outcome.reason]
 
 
 def final_value(outcome: "Outcome", reports: Mapping[int, float]) -> float | None:
-    """Return the value that a trial is stored with, or None if it has none."""
+    """Return the value of a trial with this outcome, or None if it has none."""
     if outcome.reason == DIVERGED:
         return WORST_VALUE
     if outcome.reason == "pruned":
-        # Optuna's convention: a pruned trial's value is its last report.
+        # As in Optuna, the value of a pruned trial is its last report.
         return reports[max(reports)] if reports else None
     return None if outcome.reason == "failed" else outcome.best_value
 
 
 def has_diverged(trial: FrozenTrial) -> bool:
-    """Whether a trial, though complete, diverged: it has the worst value and is never the best."""
+    """Whether a complete trial diverged: it then has the worst value and is never the best."""
     return bool(trial.user_attrs.get("reason") == DIVERGED)
 
 
 def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the complete trials that did not diverge, the highest value first, of equals the earliest."""
-    whole = (trial for trial in trials if trial.state == TrialState.COMPLETE and not has_diverged(trial))
-    return sorted(whole, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    """Return the complete trials that did not diverge, the highest value first, equal ones by number."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and not has_diverged(trial))
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def trained_intervals(trial: FrozenTrial) -> int:
-    """Return how many intervals a trial has trained: those it reported, and the one in which it diverged."""
+    """Return the number of intervals that a trial has trained, including the one in which it diverged."""
     return len(trial.intermediate_values) + has_diverged(trial)

@@ -1,4 +1,4 @@
-"""The space as Optuna sees it: a live trial suggests, and each parameter is a distribution."""
+"""Spaces in Optuna: a trial suggests the params, and each parameter has a distribution."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hpsearch.space import Choice, Float, Parameter, Space
 
 
 class TrialSpace(Space):
-    """Asks an Optuna trial. A parameter the trial already has keeps its value."""
+    """A space in which an Optuna trial suggests the params. A parameter that the trial already has keeps its value."""
 
     def __init__(self, trial: optuna.trial.BaseTrial) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class TrialSpace(Space):
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """Return what Optuna stores for a parameter that `TrialSpace` suggests."""
+    """Return the distribution that Optuna stores for a parameter suggested by `TrialSpace`."""
     if isinstance(parameter, Choice):
         return CategoricalDistribution(list(parameter.options))
     if isinstance(parameter, Float):
