@@ -58,7 +58,7 @@ class StoredStudy:
         return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False))), None)
 
     def baseline(self) -> Baseline | None:
-        """Return the accuracy of always giving the same answer, where it is known."""
+        """Return the baseline, the accuracy of a constant prediction, or None if it is not stored."""
         attrs = self.user_attrs().get(BASELINE)
         return None if attrs is None else Baseline(**attrs)
 
