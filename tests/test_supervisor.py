@@ -76,7 +76,7 @@ def test_a_hung_trial_is_restarted_and_then_given_up(tmp_path: Path) -> None:
     hung = [trial for trial in study.get_trials() if trial.params.get("mood") == "hangs"]
     assert hung[0].state.name == "FAIL"
     assert "--trial-timeout" in hung[0].user_attrs["error"]
-    assert "given up after 1 retries" in hung[0].user_attrs["error"]
+    assert "given up after 1 retry" in hung[0].user_attrs["error"]
 
 
 def test_a_run_stops_when_the_first_five_trials_fail(tmp_path: Path) -> None:

@@ -341,7 +341,8 @@ class Supervisor:
             why = f"it took longer than {self._limits.trial_timeout:g} s (--trial-timeout)"
         held.retries += 1
         if held.retries > self._limits.max_retries:
-            error = f"{why}; given up after {self._limits.max_retries} retries (--max-retries)"
+            most = self._limits.max_retries
+            error = f"{why}; given up after {most} {'retry' if most == 1 else 'retries'} (--max-retries)"
             self._end(held, Outcome(reason="failed", error=error))
             return
         self._outbox.append(_Retries(held, held.retries))
