@@ -1,4 +1,4 @@
-"""Finds study files by name or path. Does not run them, and imports neither torch nor Optuna."""
+"""Study files by name or path. They are not run, and neither torch nor Optuna is imported."""
 
 import ast
 import difflib

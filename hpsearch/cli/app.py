@@ -92,7 +92,7 @@ class Count(click.types.IntParamType):
         self._low, self._high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number. Fails with what is allowed."""
+        """Return the number. Fails with the allowed range."""
         try:
             number = int(value)
         except ValueError:
@@ -104,7 +104,7 @@ class Count(click.types.IntParamType):
 
 
 class Seconds(click.types.FloatParamType):
-    """A time span: a positive number, or zero where it is allowed."""
+    """A time span: a positive number, or zero if allowed."""
 
     name = "seconds"
 
@@ -112,7 +112,7 @@ class Seconds(click.types.FloatParamType):
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Fails with what is allowed."""
+        """Return the number. Fails with the allowed range."""
         try:
             seconds = float(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""`hpsearch check`: tries a study without running it."""
+"""`hpsearch check`."""
 
 import tempfile
 import time
@@ -93,7 +93,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     seconds = stop_after.seconds_per_batch
     per_interval = _seconds_around(run, dataset)
     per_trial = seconds * run.total_steps + per_interval * run.intervals
-    # Twice, because a run and its workers each import and load what this command has.
+    # Twice, because a run and then its workers import and load what this command has.
     start = 2 * (time.time() - psutil.Process().create_time())
     rounds = -(-n_trials // workers)
     given = " ".join(f"{name}={short(value)}" for name, value in params.items())

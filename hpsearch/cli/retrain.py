@@ -46,7 +46,7 @@ class RetrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is to be confirmed and trained."""
+    """The candidates, and what is needed to train them."""
 
     candidates: Sequence[Configuration]
     study_file: StudyFile

@@ -163,7 +163,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
-        how = f"for {plural(run.interval, run.unit)}, the median of the best {run.unit}s under those seeds"
+        how = f"for {plural(run.interval, run.unit)}, from the median of the best {run.unit}s under those seeds"
     else:
         how = "to the end of its learning rate schedule"
     notes = [data.note] if data.note else []
