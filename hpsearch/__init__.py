@@ -1,6 +1,6 @@
-"""Hyperparameter search for PyTorch models. What a study file needs is importable from here.
+"""Hyperparameter search for PyTorch models. Everything a study file needs can be imported from here.
 
-Names load when first used, so that `hpsearch --help` need not wait for torch.
+Names are imported on first use, so that `hpsearch --help` need not wait for torch.
 """
 
 import importlib

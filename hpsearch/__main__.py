@@ -3,7 +3,7 @@
 import sys
 
 if not sys.flags.safe_path:
-    # As for the command `hpsearch`, a file in the working folder hides none of Python's modules.
+    # As with the command `hpsearch`, files in the working folder do not shadow Python's modules.
     sys.path.append(sys.path.pop(0))
 
 from hpsearch.cli import main

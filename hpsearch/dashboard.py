@@ -1,9 +1,9 @@
-"""The Optuna dashboard on a storage, to look at and not to touch.
+"""The Optuna dashboard of a storage, read only.
 
-The dashboard has no login, and can delete and rename. So it listens on the loopback interface only, answers only
-requests that name this machine (a foreign page cannot reach it by DNS rebinding), and only those that read.
+The dashboard has no login, and can delete and rename studies. So it listens on the loopback interface only, answers
+only requests that name this machine (another site's page cannot reach it by DNS rebinding), and only those that read.
 
-The notes it shows are made when they are asked for: what they say is in the database already.
+The notes it shows are generated on request, from what the database already has.
 """
 
 import json
@@ -36,7 +36,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def read_only(application: Application) -> Application:
-    """Return a WSGI application that passes on GET and HEAD requests for this machine, and answers 421 or 405 else."""
+    """Return a WSGI application that passes on GET and HEAD requests for this machine; others get status 421 or 405."""
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = str(environ.get("HTTP_HOST", "")).rsplit(":", 1)[0] if environ.get("HTTP_HOST") else ""
@@ -48,14 +48,14 @@ def read_only(application: Application) -> Application:
         if refused is None:
             return application(environ, start_response)
         start_response(refused, [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
-        # The page shows the user this key of an answer.
-        return [json.dumps({"reason": f"{refused}: hpsearch shows studies here, it does not change them"}).encode()]
+        # The dashboard's page shows the `reason` of an answer.
+        return [json.dumps({"reason": f"{refused}: this dashboard is read-only"}).encode()]
 
     return guarded
 
 
 class _Annotated(_CachedStorage):
-    """A storage for the dashboard: each study of hpsearch comes with a note, and so does each of its trials."""
+    """A storage for the dashboard that adds a note to each study of hpsearch and to its trials."""
 
     def __init__(self, storage: Storage, url: str, runs: Path) -> None:
         super().__init__(storage)
@@ -85,9 +85,9 @@ class _Annotated(_CachedStorage):
             )
         notes: dict[str, Any] = {"dashboard:note_ver": 1, "dashboard:note_str:0": text}
         for trial in trials:
-            if (said := _trial_note(trial, folder, options, unit)) is not None:
+            if (note := _trial_note(trial, folder, options, unit)) is not None:
                 notes[f"dashboard:{trial._trial_id}:note_ver"] = 1
-                notes[f"dashboard:{trial._trial_id}:note_str:0"] = said
+                notes[f"dashboard:{trial._trial_id}:note_str:0"] = note
         return notes
 
     def _folder(self, study: FrozenStudy) -> Path:
@@ -99,7 +99,7 @@ class _Annotated(_CachedStorage):
         return self._folders[uid]
 
     def _options(self, name: str) -> str:
-        """Return the options that name a study, as to be typed; `lenet.2` is a `--fresh` one of the file `lenet`."""
+        """Return the options that select a study, quoted for a shell; `lenet.2` is a fresh one of the file `lenet`."""
         file = re.sub(r"\.\d+$", "", name)
         words = ["--study", file, *([] if file == name else ["--name", name])]
         if self._url != STORAGE:
@@ -112,7 +112,7 @@ class _Annotated(_CachedStorage):
 def _trial_note(trial: FrozenTrial, folder: Path, options: str, unit: str) -> str | None:
     attrs = trial.user_attrs
     if trial.state == TrialState.WAITING:
-        return f"Waits in the queue.\n\nNext: `hpsearch run {options}`"
+        return f"Waiting in the queue.\n\nNext: `hpsearch run {options}`"
     if "reason" not in attrs:
         return None
     lines = [f"Ended by: {attrs['reason']}"]
@@ -131,7 +131,7 @@ def _best_value(trial: FrozenTrial, unit: str) -> str:
 
 def _weights(folder: Path, trial: FrozenTrial) -> str:
     weights = trial_folder(folder, trial.number) / BEST_WEIGHTS
-    return f"Weights: `{weights}`" if weights.exists() else f"Weights: `{weights}`, not there any more"
+    return f"Weights: `{weights}`" if weights.exists() else f"Weights: `{weights}`, no longer there"
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):

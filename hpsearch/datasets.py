@@ -35,13 +35,13 @@ class Split(NamedTuple):
         return self.targets.shape[0]
 
 
-# A torch `Dataset` of (input, target) pairs serves where the examples do not fit into memory.
+# Examples that do not fit into memory are a torch `Dataset` of (input, target) pairs.
 Examples = Split | torch.utils.data.Dataset[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Three splits and the classes' names. The search uses train and validation; test is for the very end."""
+    """Three splits and the classes' names. A search uses `train` and `validation`; `test` is for the final model."""
 
     train: Examples
     validation: Examples
@@ -65,25 +65,25 @@ class Dataset:
                 raise UsageError(f"dataset: {name} is empty")
 
     def without_test(self) -> "Dataset":
-        """Return the same data set with no test split: all that a search may see."""
+        """Return the same data set without its test split, which a search must not use."""
         return replace(self, test=None)
 
     def share(self) -> "Dataset | None":
-        """Move the tensors to train and validate with to shared memory; return them, without the test split.
+        """Move the training and validation tensors to shared memory; return the data set without its test split.
 
-        None if other processes have to load the data themselves: a user's own torch `Dataset` may not be fit to travel,
-        and shared memory may be too small for the tensors, as a container's often is. That is said on stderr.
+        Returns None if other processes have to load the data themselves: a user's torch `Dataset` may not be picklable,
+        and shared memory, often small in containers, may not hold the tensors, which is reported on stderr.
         """
         splits = [split for split in (self.train, self.validation) if isinstance(split, Split)]
         if len(splits) < 2:
             return None
         tensors = [tensor for split in splits for tensor in split if not tensor.is_shared()]
-        # Splits may be parts of the same tensor, which is moved as a whole.
+        # Splits may be views of the same tensor, which is moved as a whole.
         storages = [tensor.untyped_storage() for tensor in tensors]
         needed = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
         free = free_shared_memory()
         try:
-            # Beforehand: writing to shared memory that is full kills the process.
+            # Checked beforehand: writing to full shared memory kills the process.
             if free is not None and needed > free:
                 raise OSError(f"{_size(free)} are free there")
             for tensor in tensors:
@@ -92,7 +92,7 @@ class Dataset:
             print(
                 f"hpsearch: the data set ({_size(needed)}) does not fit into shared memory ({SHARED_MEMORY}: "
                 f"{' '.join(str(error).split())}), so every worker loads its own; "
-                f"a larger {SHARED_MEMORY}, in Docker --shm-size, saves that",
+                f"a larger {SHARED_MEMORY} (in Docker: --shm-size) avoids that",
                 file=sys.stderr,
             )
             return None
@@ -103,7 +103,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def free_shared_memory() -> int | None:
-    """Return how many bytes of shared memory are free, or None where the system does not say."""
+    """Return how many bytes of shared memory are free, or None if that is unknown."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -136,11 +136,11 @@ def as_pair(example: Any, index: int) -> tuple[Any, Any]:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """Return short texts, equal for equal data, that say what the search sees: sizes, classes and contents.
+    """Return short texts that identify the data of a search by its sizes, classes and contents.
 
-    Of a torch `Dataset` a few examples stand for all. They are drawn from a fixed seed, so that random augmentation by
-    torch, numpy or Python's `random` gives the same ones again. Inputs or targets that vary all the same, drawn from a
-    generator of the user's own, count by type and shape alone.
+    A torch `Dataset` is represented by a few examples. They are read under a fixed seed, so that random augmentation by
+    torch, numpy or Python's `random` gives the same ones again. Inputs or targets that vary nevertheless, because they
+    come from the user's own generator, count by type and shape only.
     """
     texts = {"classes": ", ".join(dataset.classes)}
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
@@ -151,8 +151,8 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     return texts
 
 
-# How often an example is drawn to find out whether it varies: a change made half the time goes unnoticed over three
-# examples in one of two million cases.
+# How often an example is read to find out whether it varies: an augmentation applied half the time is missed, over
+# three examples, in one of two million cases.
 _DRAWS = 8
 
 
@@ -164,7 +164,7 @@ def _sampled(split: Examples) -> list[Tensor | str]:
         for _ in range(_DRAWS):
             with seeded(0):
                 example = as_pair(split[index], index)
-            # Copies: a data set may write its next example over the last.
+            # Copies: a data set may return its next example in the same memory.
             drawn.setdefault(index, []).append(tuple(torch.as_tensor(part).clone() for part in example))
     parts: list[Tensor | str] = []
     for place in (0, 1):
@@ -189,7 +189,7 @@ def _feed(hasher: "hashlib._Hash", part: Tensor | str) -> None:
 
 
 def _stratified(inputs: Tensor, targets: Tensor, held_out: int, seed: int) -> tuple[Split, Split]:
-    """Split off `held_out` examples, class proportions kept. Same seed, same split."""
+    """Split off `held_out` examples, stratified by class. The same seed gives the same split."""
     from sklearn.model_selection import train_test_split
 
     kept, held = train_test_split(range(len(targets)), test_size=held_out, stratify=targets, random_state=seed)
@@ -217,8 +217,8 @@ def digits(*, size: int = 28, seed: int = 0) -> Dataset:
 def points(*, separable: bool = True) -> Dataset:
     """The course's eight points in the plane, classes 0 (-) and 1 (+); all eight are training, validation and test.
 
-    A line parts them. With `separable=False` the origin changes its class: along the line y = x / 2 the signs then
-    go -, +, +, -, which no line can part.
+    A line separates the classes. With `separable=False` the origin is in the other class: along the line y = x / 2 the
+    signs are then -, +, +, -, which no line separates.
     """
     positive = [(2.0, 1.0), (2.5, -1.0), (1.0, 0.5)]
     negative = [(6.0, 0.5), (5.0, 0.0), (4.0, -1.0), (3.0, 1.5)]
@@ -233,7 +233,8 @@ def points(*, separable: bool = True) -> Dataset:
 def mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     """MNIST: 50,000 / 10,000 / 10,000 grey 28x28 images; `train_size` takes a stratified part of the 50,000.
 
-    LeCun, Cortes and Burges. The test split is the official one. Raises UsageError if absent and offline.
+    LeCun, Cortes and Burges. The test split is the official one. Raises UsageError if it is neither in the data folder
+    nor can be downloaded.
     """
     return _torchvision("MNIST", data_folder(), tuple("0123456789"), 10_000, train_size, seed)
 
@@ -255,8 +256,8 @@ FASHION_CLASSES = (
 def fashion_mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     """Fashion-MNIST: 50,000 / 10,000 / 10,000 grey 28x28 images of clothes, or the sample in the data folder.
 
-    Xiao, Rasul and Vollgraf, arXiv 1708.07747. Where the data folder holds only `fashion-mnist-sample/`, that is
-    used and `Dataset.note` says so. Raises UsageError if absent and offline.
+    Xiao, Rasul and Vollgraf, arXiv 1708.07747. If the data folder holds only `fashion-mnist-sample/`, that is used and
+    `Dataset.note` says so. Raises UsageError if it is neither in the data folder nor can be downloaded.
     """
     root = data_folder()
     sample = root / "fashion-mnist-sample"
@@ -300,7 +301,7 @@ def _torchvision(
     if train_size is not None:
         if not len(classes) <= train_size <= len(train):
             raise UsageError(f"{name}: train_size must be from {len(classes)} to {len(train)}, got {train_size}")
-        # The part left over must hold every class too, or else it cannot be drawn by class.
+        # A stratified split needs every class in the remaining part too.
         if train_size <= len(train) - len(classes):
             _, train = _stratified(*train, train_size, seed)
         else:
@@ -314,25 +315,25 @@ def _has_files(folder: Path) -> bool:
 
 
 def _remove_empty(*folders: Path) -> None:
-    """Remove what a failed download left behind, if it holds nothing."""
+    """Remove the empty folders that a failed download left behind."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def _normalised(train: Split, *others: Split) -> tuple[Split, ...]:
-    """Scale every split to the training split's zero mean and unit variance."""
-    # In double precision, or else the last bits, and with them the data's fingerprint, differ between machines.
+    """Standardise every split by the training split's mean and standard deviation."""
+    # In double precision: otherwise the last bits, and so the data's fingerprint, differ between machines.
     mean, deviation = train.inputs.double().mean().float(), train.inputs.double().std().float()
     return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
 
 
 def import_torchvision(module: str = "") -> ModuleType:
-    """Import torchvision, or a part of it such as `"models"`, also beside a CPU-only torch.
+    """Import torchvision, or a submodule such as `"models"`, even with a CPU-only torch.
 
     PyPI's torchvision is linked against CUDA; without it the compiled operators do not load and `import torchvision`
-    dies asking for `torchvision::nms`. Declaring the operators is enough for all that does not call them: data sets,
-    transforms and the classification models.
+    fails for lack of `torchvision::nms`. Declaring the operators is enough for everything that does not call them: data
+    sets, transforms and the classification models.
 
         models = import_torchvision("models")
         model = models.resnet18(num_classes=10)

@@ -32,16 +32,16 @@ def _shapes(outputs: Tensor, targets: Tensor) -> str:
 
 
 def _as_one_output(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return targets (N,) or (N, 1) in the shape of the outputs. Raises UsageError if there is not one for each."""
+    """Return targets (N,) or (N, 1) in the shape of the outputs. Raises UsageError if there is not one per output."""
     if not has_one_output(outputs) or outputs.numel() != targets.numel():
         raise UsageError(f"{name}: needs one output for each target, (N,) or (N, 1) both, {_shapes(outputs, targets)}")
     return targets.reshape(outputs.shape)
 
 
 def _as_class_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return class numbers (N,) or (N, 1) as int64 (N,), with places (N, ...) for outputs (N, classes, ...).
+    """Return class numbers (N,) or (N, 1) as int64 (N,), or by position (N, ...) for outputs (N, classes, ...).
 
-    Raises UsageError if they are no whole numbers, or there is not one for each example or place.
+    Raises UsageError if they are not whole numbers, or not one per example or position.
     """
     if targets.is_floating_point():
         raise UsageError(
@@ -54,12 +54,12 @@ def _as_class_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _fused(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether torch's fused optimisers, the fastest, take the parameters: they take no complex ones."""
+    """Whether torch's fused optimisers, the fastest, accept the parameters: they accept no complex ones."""
     return all(parameter.is_floating_point() for parameter in parameters)
 
 
 def _check(name: str, **numbers: float) -> None:
-    """Raise UsageError for a number that is negative or not finite, or a step size of zero."""
+    """Raise UsageError for a number that is negative or not finite, or a learning rate of zero."""
     for key, number in numbers.items():
         if not 0 <= number < float("inf") or (key == "lr" and number == 0):
             raise UsageError(f"{name}: {key} must be {'above' if key == 'lr' else 'at least'} 0, got {number}")
@@ -202,7 +202,7 @@ class Adagrad:
 class NormalizedGradient:
     """Component-normalised gradient descent: each component of the gradient is divided by its own magnitude.
 
-    So every weight moves by `lr` in each step (less where its gradient is not far above `eps`), on plateaus as on
+    So every weight moves by `lr` in each step (less if its gradient is not far above `eps`), on plateaus as on
     slopes. Watt, Borhani and Katsaggelos, *Machine Learning Refined*, 2nd ed. 2020, appendix A.3; known as signSGD,
     Bernstein et al., arXiv 1802.04434.
     """
@@ -226,7 +226,7 @@ class _NormalizedGradient(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if (gradient := parameter.grad) is not None:
-                    # A component of exactly zero stays put, with eps = 0 too.
+                    # A weight whose gradient is exactly zero does not move, even with eps = 0.
                     size = gradient.abs().add_(group["eps"]).clamp_(min=torch.finfo(gradient.dtype).tiny)
                     parameter.addcdiv_(gradient, size, value=-group["lr"])
         return loss
@@ -236,9 +236,9 @@ class _NormalizedGradient(torch.optim.Optimizer):
 class L1:
     """An optimiser with the L1 penalty, `strength` times the sum of all weights' magnitudes, added to the loss.
 
-    It adds strength x sign(w) to the gradient before each step, and so drives weights to zero that the data do not
-    need (Tibshirani, *Regression shrinkage and selection via the lasso*, 1996). The L2 penalty is an optimiser's own
-    `weight_decay`. As that, it acts on biases too, and the reported losses do not contain it.
+    It adds strength x sign(w) to the gradient before each step, which drives weights that the data do not need to zero
+    (Tibshirani, *Regression shrinkage and selection via the lasso*, 1996). The L2 penalty is the optimiser's own
+    `weight_decay`. Like it, L1 applies to biases too and is not part of the reported losses.
     """
 
     optimizer: Optimizer
@@ -264,7 +264,7 @@ class L1:
 class CrossEntropy:
     """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) or (N, 1) of class numbers.
 
-    Targets of floating point are the classes' probabilities, (N, classes).
+    Floating-point targets are class probabilities, (N, classes).
     """
 
     label_smoothing: float = 0.0
@@ -288,9 +288,8 @@ class CrossEntropy:
 class MSE:
     """Mean squared error, averaged over batch and outputs.
 
-    Targets of class numbers, (N,) or (N, 1), are turned into one-hot rows where outputs are (N, classes), and into +1
-    (above 0) or -1 where outputs are (N,) or (N, 1). Targets of floating point are taken as they are, one for each
-    output.
+    Class numbers, (N,) or (N, 1), become one-hot rows if the outputs are (N, classes), and +1 (above 0) or -1 if the
+    outputs are (N,) or (N, 1). Floating-point targets are used as they are, one per output.
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -307,9 +306,9 @@ class MSE:
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryCrossEntropy:
-    """Cross-entropy of a sigmoid neuron, averaged over the batch: outputs f before the sigmoid, and targets.
+    """Cross-entropy of a sigmoid neuron, averaged over the batch, from outputs before the sigmoid.
 
-    Both are (N,) or (N, 1). A target above 0 is the positive class.
+    Outputs and targets are (N,) or (N, 1). A target above 0 is the positive class.
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -322,7 +321,7 @@ class BinaryCrossEntropy:
 class PerceptronCriterion:
     """The mean of max(0, -y f) over the batch of outputs f; y is +1 for targets above 0 and -1 otherwise.
 
-    Its gradient is the perceptron rule: with step size 1 and batch size 1, gradient descent does W <- W + d x with
+    Its gradient is the perceptron rule: with learning rate 1 and batch size 1, gradient descent does W <- W + d x with
     d = (y - sign(f)) / 2, where sign(0) = -1 because f = 0 counts as the negative class. At the kink, f = 0, the
     subgradient is chosen accordingly. Rosenblatt 1958; the form is that of Bishop, *Pattern Recognition and Machine
     Learning*, 2006, eq. 4.54. Outputs and targets are (N,) or (N, 1).
@@ -342,7 +341,7 @@ def _signs(numbers: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """The step size falls along half a cosine to zero, after a linear rise over the first `warmup` share of steps.
+    """Cosine annealing of the learning rate to zero, after a linear rise over the first `warmup` fraction of steps.
 
     Loshchilov and Hutter, arXiv 1608.03983 (one period, no restarts).
     """
@@ -365,10 +364,10 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle:
-    """The step size rises to the optimiser's `lr` over the first `rise` share of steps, then falls to nearly zero.
+    """A learning rate that rises to the optimiser's `lr` over the first `rise` fraction of steps, then falls to near 0.
 
-    Smith and Topin, arXiv 1708.07120, the step size alone: momentum (Adam's first beta) stays what the optimiser was
-    given, so that it can be searched. torch's own default sets it to .95 and cycles it, whatever it was.
+    Smith and Topin, arXiv 1708.07120, for the learning rate only: momentum (Adam's first beta) keeps the optimiser's
+    value, so that it can be searched. torch's default sets it to 0.95 and cycles it, whatever it was.
     """
 
     rise: float = 0.3
@@ -379,12 +378,12 @@ class OneCycle:
 
     def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
         """Build the torch scheduler."""
-        # torch divides by zero where the rise is exactly one of these steps.
+        # torch divides by zero if the rise is exactly one of these steps.
         rise = math.nextafter(self.rise, 0) if self.rise * (total_steps + 1) == 1 else self.rise
         return OneCycleLR(
             optimizer,
             max_lr=[g["lr"] for g in optimizer.param_groups],
-            # One more than we step: the last call would otherwise fall off the end of the cycle.
+            # One more than we step: the last call would otherwise exceed the cycle.
             total_steps=total_steps + 1,
             pct_start=rise,
             cycle_momentum=False,

@@ -1,9 +1,9 @@
 """The search space, written as plain Python.
 
-A recipe asks a `Space` for its hyperparameters; a conditional parameter is an `if`. Who answers decides what the
-recipe is for: `ReplaySpace` gives back fixed values (workers, resume, retrain, export), `grid_points` walks over
-every combination, `describe` finds out which parameters there are, and a live Optuna trial (`hpsearch.search`)
-suggests. This module knows neither torch nor Optuna.
+A recipe asks a `Space` for its hyperparameters; a conditional parameter is an `if`. The kind of space decides which
+values it gets: `ReplaySpace` returns fixed ones (workers, resume, retrain, export), `grid_points` visits every
+combination, `middle` takes the middle of each range, `describe` finds out which parameters there are, and a running
+Optuna trial (`hpsearch.search`) suggests values. This module depends on neither torch nor Optuna.
 """
 
 import math
@@ -18,11 +18,11 @@ from hpsearch.text import brief
 
 Scalar = None | bool | int | float | str
 Params = dict[str, Any]
-# The most points of a grid.
+# The maximum number of grid points.
 MOST = 100_000
-# The largest whole number up to which the database, which keeps numbers as doubles, has them all.
+# The database stores numbers as doubles, which represent every whole number up to this one.
 EXACT = 2**53
-# `Space.float` and `Space.int` hide the types' own names inside the class.
+# `Space.float` and `Space.int` shadow the built-in types inside the class.
 _Real = float
 _Whole = int
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Float:
 
     @property
     def points(self) -> tuple[float, ...] | None:
-        """The grid points, or None where the user gave none."""
+        """The grid points, or None if the user gave none."""
         if self.grid is None or not isinstance(self.grid, int):
             return None if self.grid is None else tuple(float(point) for point in self.grid)
         if self.grid == 1:
@@ -64,12 +64,12 @@ class Float:
 
     @property
     def probes(self) -> tuple[float, ...]:
-        """A few values that stand for all, for finding out where the recipe branches."""
+        """A few representative values, for finding out where the recipe branches."""
         return tuple(dict.fromkeys((self.low, *(self.points or ()), self.high)))
 
     @property
     def middle(self) -> float:
-        """The value half way between the ends, on the parameter's own scale, and on a step."""
+        """The midpoint of the range on the parameter's own scale, rounded down to a step if need be."""
         middle = min(max(_middle(self.low, self.high, self.log), self.low), self.high)
         return middle if self.step is None else self.low + (middle - self.low) // self.step * self.step
 
@@ -88,7 +88,7 @@ class Float:
 
 @dataclass(frozen=True, kw_only=True)
 class Int:
-    """A whole number in [low, high] in steps of `step`; its grid is every value unless `grid` says otherwise."""
+    """A whole number in [low, high] in steps of `step`; its grid is every value unless `grid` is given."""
 
     name: str
     low: int
@@ -114,20 +114,20 @@ class Int:
 
     @property
     def points(self) -> Sequence[int]:
-        """The grid points; a range where the user gave none, as there may be billions."""
+        """The grid points; a range if the user gave none, as there may be billions."""
         if self.grid is None:
             return range(self.low, self.high + 1, self.step)
         return tuple(self.check(point) for point in self.grid)
 
     @property
     def probes(self) -> tuple[int, ...]:
-        """A few values that stand for all, for finding out where the recipe branches."""
+        """A few representative values, for finding out where the recipe branches."""
         points = self.points
         return tuple(points) if len(points) <= 8 else (points[0], points[1], points[-1])
 
     @property
     def middle(self) -> int:
-        """The value half way between the ends, on the parameter's own scale, and on a step."""
+        """The midpoint of the range on the parameter's own scale, rounded down to a step if need be."""
         middle = max(math.floor(_middle(self.low, self.high, self.log)), self.low)
         return self.low + (middle - self.low) // self.step * self.step
 
@@ -149,7 +149,7 @@ class Int:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One of some options. The labels are stored and shown; the values are what the recipe gets."""
+    """One of several options. The labels are stored and shown; the recipe gets the values."""
 
     name: str
     options: Mapping[Scalar, Any]
@@ -167,7 +167,7 @@ class Choice:
 
     @property
     def middle(self) -> Scalar:
-        """The middle one of the labels, as they are listed; the first of two."""
+        """The middle label in the order given; the first of two."""
         return self.points[(len(self.points) - 1) // 2]
 
     def check(self, value: Any) -> Scalar:
@@ -205,7 +205,7 @@ def _middle(low: float, high: float, log: bool) -> float:
 
 
 class Space(ABC):
-    """What a recipe draws its hyperparameters from. Subclasses only answer; the checks are here."""
+    """The source of a recipe's hyperparameters. Subclasses choose the values; the checks are here."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Parameter] = {}
@@ -276,7 +276,7 @@ RecipeFunction = Callable[[Space], T]
 
 
 class ReplaySpace(Space):
-    """Gives back `params`. Raises UsageError for one that is missing or out of range."""
+    """Returns fixed `params`. Raises UsageError for a parameter that is missing or out of range."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         super().__init__()
@@ -304,12 +304,12 @@ class _NotPure(UsageError):
 
 
 class _NoGridPoints(UsageError):
-    """A float without `grid=`, or a range too long, cannot be enumerated."""
+    """A float without `grid=`, or a range that is too long, cannot be enumerated."""
 
 
 @dataclass
 class _Level:
-    """One parameter on the path to a grid point, and which of its points comes next."""
+    """One parameter on the path to a grid point, with the index of its current point."""
 
     parameter: Parameter
     points: Sequence[Any]
@@ -317,7 +317,7 @@ class _Level:
 
 
 class _WalkSpace(Space):
-    """Answers along a path of levels and extends it with the first point of each new parameter."""
+    """Returns the points along a path of levels; a new parameter extends it, at its first point."""
 
     def __init__(self, path: list[_Level], points: Callable[[Parameter], Sequence[Any]]) -> None:
         super().__init__()
@@ -338,7 +338,7 @@ class _WalkSpace(Space):
 
 
 def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[Any]]) -> Iterator[_WalkSpace]:
-    """Run `recipe` once per leaf of the tree its conditionals span, depth first (the last parameter varies fastest)."""
+    """Run `recipe` once per leaf of its tree of conditions, depth first (the last parameter varies fastest)."""
     path: list[_Level] = []
     while True:
         space = _WalkSpace(path, points)
@@ -348,7 +348,7 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
         except (_NoGridPoints, _NotPure):
             raise
         except Exception:
-            # A point like the others: the trial that is given it will fail and say why.
+            # Still a grid point: the trial that gets it will fail with this error.
             failed = True
         if len(space.params) < len(path) and not failed:
             gone = path[len(space.params)].parameter.name
@@ -377,13 +377,13 @@ def _grid(parameter: Parameter) -> Sequence[Any]:
 
 
 def grid_points(recipe: RecipeFunction[Any], limit: int = MOST) -> list[Params]:
-    """Return every grid point of a recipe, conditional branches counted right.
+    """Return every grid point of a recipe; a conditional parameter counts only in the branches that ask for it.
 
     Raises UsageError for a float without `grid=`, and when there are more than `limit` points.
     """
 
     def few(parameter: Parameter) -> Sequence[Any]:
-        # Each point of one parameter is in a point of the grid at least.
+        # The grid has at least as many points as any of its parameters.
         if len(points := _grid(parameter)) > limit:
             raise _NoGridPoints(
                 f"{parameter.name} alone has {len(points):,} grid points: give it fewer with grid=[...]"
@@ -400,14 +400,14 @@ def grid_points(recipe: RecipeFunction[Any], limit: int = MOST) -> list[Params]:
 
 @dataclass
 class Described:
-    """A parameter as the recipe declares it, and the values of others under which it is asked for."""
+    """A parameter as the recipe declares it, and the values of other parameters under which it is asked for."""
 
     parameter: Parameter
     conditions: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 class _ProbeSpace(Space):
-    """Answers with the values assigned, and with each other parameter's first probing value."""
+    """Returns the assigned values, and the first probe of every other parameter."""
 
     def __init__(self, assigned: Params) -> None:
         super().__init__()
@@ -419,14 +419,14 @@ class _ProbeSpace(Space):
 
 
 def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Described]:
-    """Return the parameters a recipe can ask for, found by running it at up to `limit` probing points.
+    """Return the parameters a recipe can ask for, by running it at up to `limit` points of the space.
 
-    Every label of a choice is tried, and numbers at their ends and grid points: each alone, and all pairs of them. A
-    branch that opens only inside a range (`if lr > 0.037`) or for three values at once may go unseen. A recipe may
-    raise at some points; raises what it raises if it does so at all of them.
+    Every label of a choice is tried, and the ends and grid points of numbers: each alone, and in all pairs. A branch
+    that needs a value inside a range (`if lr > 0.037`) or three values at once may be missed. A recipe may raise at
+    some points; if it raises at all of them, so does this function.
     """
     leaves: list[Space] = []
-    found: dict[str, Described] = {}
+    described: dict[str, Described] = {}
     depends: dict[str, set[str]] = {}
     queue: deque[tuple[Params, str | None, Space | None]] = deque([({}, None, None)])
     queued = {frozenset[tuple[str, Any]]()}
@@ -448,7 +448,7 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
             for name in leaf.params.keys() ^ parent.params.keys():
                 depends.setdefault(name, set()).add(changed)
         for name, parameter in leaf.parameters.items():
-            if name in assigned or (len(assigned) > 1 and name in found):
+            if name in assigned or (len(assigned) > 1 and name in described):
                 continue
             for value in parameter.probes[1:]:
                 key = frozenset({**assigned, name: value}.items())
@@ -456,17 +456,17 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
                     queued.add(key)
                     queue.append(({**assigned, name: value}, name, leaf if whole else None))
         for name, parameter in leaf.parameters.items():
-            found.setdefault(name, Described(parameter))
+            described.setdefault(name, Described(parameter))
         tried += 1
     if not leaves and failure is not None:
         raise failure
-    for name in found:
+    for name in described:
         others = depends.get(name, set())
-        # What opens a branch may itself be in one.
+        # A parameter that opens a branch may be conditional itself.
         for opener in list(others):
             others |= depends.get(opener, set())
         having = [leaf for leaf in leaves if name in leaf.params]
-        for other in (parameter for parameter in found if parameter in others):
+        for other in (parameter for parameter in described if parameter in others):
             values = dict.fromkeys(leaf.params[other] for leaf in having if other in leaf.params)
-            found[name].conditions[other] = tuple(sorted(values, key=str))
-    return found
+            described[name].conditions[other] = tuple(sorted(values, key=str))
+    return described

@@ -1,7 +1,7 @@
-"""Early stopping: enough already? hopeless?
+"""Early stopping: whether a trial has reached its target, or no longer improves.
 
-A small state machine over validation accuracies. It knows neither the model nor the loop; the third question of the
-course, *interrupted?*, is answered by the resume point (`hpsearch.checkpoint`).
+A small state machine over accuracies, independent of the model and the training loop. The course's third reason to
+stop, an interruption, is handled by the resume point (`hpsearch.checkpoint`).
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ StopReason = Literal["target", "patience"]
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """When to end a trial before its last epoch. Without arguments: never.
+    """When to end a trial before its last epoch; by default, never.
 
     `target`: stop once training *and* validation accuracy (0 to 1) reach it.
     `patience`: stop after this many intervals in a row without a relative improvement of the best validation
     accuracy by more than `min_improvement` (0.01 is one per cent). The best is the last accuracy that counted as an
-    improvement, so that small gains add up.
+    improvement, so small gains add up.
     """
 
     target: float | None = None
@@ -36,7 +36,7 @@ class EarlyStopping:
 
 
 class Stopper:
-    """Follows one trial by its accuracies and says when an `EarlyStopping` rule ends it."""
+    """The state of one trial's `EarlyStopping` rules, updated with its accuracies."""
 
     def __init__(self, rules: EarlyStopping) -> None:
         self.rules = rules
@@ -45,7 +45,7 @@ class Stopper:
         self.reason: StopReason | None = None
 
     def update(self, train_accuracy: float, validation_accuracy: float) -> StopReason | None:
-        """Take one interval's accuracies; return the reason to stop, or None to go on."""
+        """Take one interval's accuracies; return the reason to stop, or None to continue."""
         if validation_accuracy > self.reference * (1 + self.rules.min_improvement):
             self.reference = validation_accuracy
             self.without_improvement = 0
@@ -58,7 +58,7 @@ class Stopper:
         return self.reason
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on as if never interrupted."""
+        """Return what `load_state_dict` needs to continue as if never interrupted."""
         return {
             "reference": self.reference,
             "without_improvement": self.without_improvement,

@@ -1,6 +1,6 @@
-"""What a user writes, `Study` and `Recipe`, and how a study file is loaded.
+"""`Study` and `Recipe`, which users write, and the loading of study files.
 
-This module runs the user's code; it knows neither Optuna nor how training works.
+This module runs the user's code. It does not depend on Optuna or on the training loop.
 """
 
 import os
@@ -31,7 +31,7 @@ from hpsearch.text import unit
 
 @dataclass(frozen=True)
 class Steps:
-    """An interval of `count` optimiser steps (batches), where an interval of whole epochs is too long."""
+    """An interval of `count` optimiser steps (batches), for when an epoch is too long."""
 
     count: int
 
@@ -46,8 +46,8 @@ class Steps:
 class Recipe:
     """One configuration: all that training needs besides the data and a seed.
 
-    `optimizer`, `loss` and `schedule` are those of `hpsearch.optim` or any callables of the same form; no schedule
-    is a constant step size. `epochs` overrides the study's.
+    `optimizer`, `loss` and `schedule` are those of `hpsearch.optim` or any callables of the same form. Without a
+    schedule the learning rate is constant. `epochs` overrides the study's.
     """
 
     model: nn.Module
@@ -71,12 +71,12 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A search: what to train (`recipe`), on what (`dataset`), for how long, and how often to look.
+    """What to train (`recipe`), on what data (`dataset`), for how long, and how often to evaluate.
 
-    `epochs` is the most a trial trains. After every `interval` (a number of epochs, or `Steps`) a trial is evaluated,
-    reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line. `figures` are
-    the study's own: by file name, functions of its `hpsearch.results.Results` that return a matplotlib figure, whose
-    docstring is the caption; `hpsearch report` adds them to the report.
+    `epochs` is the maximum for a trial. After every `interval` (a number of epochs, or `Steps`) a trial is evaluated,
+    reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line. `figures` maps
+    file names to functions that take `hpsearch.results.Results` and return a matplotlib figure; `hpsearch report` adds
+    these figures to the report, with the functions' docstrings as captions.
     """
 
     recipe: Callable[[Space], Recipe]
@@ -103,17 +103,17 @@ class Study:
 
     @property
     def unit(self) -> str:
-        """What an interval is called: "epoch" where it is one."""
+        """What users read for an interval: "epoch" if it is one."""
         return unit(self.interval)
 
     def trace(self, space: Space) -> Recipe:
-        """Run the recipe for its hyperparameters only: models are built on the meta device and cost nothing.
+        """Run the recipe for its hyperparameters only: models are built on the meta device, which costs nothing.
 
-        Where that fails, as it does for a model that reads a tensor's values when it is built, they are built for real.
+        If that fails, for example for a model that reads a tensor's values when it is built, they are built normally.
         """
         try:
             with torch.device("meta"), warnings.catch_warnings():
-                # Nothing is meant to be loaded here.
+                # Weights that a recipe loads are not needed here.
                 warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
                 return self._checked(self.recipe(space))
         except HpsearchError:
@@ -123,7 +123,7 @@ class Study:
                 return self._checked(self.recipe(space))
 
     def explore(self, look: Callable[[Space, Recipe], None]) -> dict[str, Described]:
-        """Trace the recipe all over the space, showing each to `look`; return the parameters by name."""
+        """Trace the recipe throughout the space and call `look` with each result; return the parameters by name."""
 
         def recipe(space: Space) -> Recipe:
             traced = self.trace(space)
@@ -133,13 +133,14 @@ class Study:
         return describe(recipe)
 
     def replay(self, params: Mapping[str, Any]) -> Recipe:
-        """Run the recipe for real at fixed `params`. Raises UsageError if they do not fit it."""
+        """Build the recipe at fixed `params`. Raises UsageError if they do not fit it."""
         return self._checked(replay(self.recipe, params))
 
     def load_data(self) -> Dataset:
         """Return the data set. Raises UsageError if the user's function returns something else.
 
-        A function that draws at random, such as torch's `random_split`, gives the same data in every process.
+        The random generators are seeded, so a function with torch's `random_split` gives the same data in every
+        process.
         """
         with seeded(0):
             dataset = self.dataset()
@@ -161,7 +162,7 @@ def _check_count(name: str, value: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFile:
-    """A loaded study file: its name (the file's stem), where it is, a digest of its text, and the study in it.
+    """A loaded study file: its name (the file's stem), its path, a digest of its text, and the study in it.
 
     Loading it took `seconds`.
     """
@@ -176,7 +177,7 @@ class StudyFile:
 def load_study(name_or_path: str) -> StudyFile:
     """Find and run a study file and return it with its `study`.
 
-    Raises StudyFileError, with the user's line, if it is not there, does not run, or defines no `study`.
+    Raises StudyFileError, with the user's line, if the file is missing, raises an error, or defines no `study`.
     """
     began = time.monotonic()
     path = find_study(name_or_path)
@@ -187,12 +188,12 @@ def load_study(name_or_path: str) -> StudyFile:
     if (folder := str(path.parent.resolve())) not in sys.path:
         sys.path.append(folder)
     with users_code(path):
-        # Not imported: a cached bytecode file could be of an older text than the digest.
+        # Not imported: cached bytecode could be that of an older text than the digest's.
         exec(compile(content, str(path), "exec"), module.__dict__)
     study = getattr(module, "study", None)
     if not isinstance(study, Study):
-        found = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
-        raise StudyFileError(f"{path}: {found}; end the file with study = Study(recipe=..., dataset=...)")
+        problem = f"`study` is a {type(study).__name__}" if study is not None else "no `study`"
+        raise StudyFileError(f"{path}: {problem}; end the file with study = Study(recipe=..., dataset=...)")
     return StudyFile(
         name=path.stem,
         path=path.resolve(),
@@ -204,9 +205,9 @@ def load_study(name_or_path: str) -> StudyFile:
 
 @contextmanager
 def users_code(path: Path) -> Iterator[None]:
-    """Run code of the study file at `path`; what it raises becomes a StudyFileError that names the user's line.
+    """Run code of the study file at `path`; its errors become StudyFileErrors that name the user's line.
 
-    So does its leaving the working folder, in which relative paths are looked up.
+    Raises StudyFileError as well if the code changes the working folder, in which relative paths are looked up.
     """
     folder = Path.cwd()
     try:
@@ -222,7 +223,7 @@ def users_code(path: Path) -> Iterator[None]:
         os.chdir(folder)
     if moved:
         raise StudyFileError(
-            f"{path} changes the working folder, in which --runs and --storage are looked up: leave os.chdir out and "
+            f"{path} changes the working folder, in which --runs and --storage are looked up: remove os.chdir and "
             f"give files as Path(__file__).parent / 'NAME'"
         )
 
@@ -233,7 +234,7 @@ def _frames(error: BaseException, path: Path) -> list[traceback.FrameSummary]:
 
 
 def locate(error: BaseException, path: Path) -> str:
-    """Return one line that says where in the user's file an error arose: file, line number, the line, the error."""
+    """Return one line on where in the user's file an error arose: file, line number, the line, the error."""
     if isinstance(error, SyntaxError) and error.filename:
         line, text = error.lineno or 0, (error.text or "").strip()
         return f"{error.filename}:{line}: {text!r}: {type(error).__name__}: {error.msg}"

@@ -1,4 +1,4 @@
-"""Study files found by name or path. Runs none of them, and imports neither torch nor Optuna."""
+"""Study files by name or path. They are not run, and neither torch nor Optuna is imported."""
 
 import ast
 import difflib
@@ -17,7 +17,7 @@ def studies_folder() -> Path:
 
 
 def digest(content: bytes) -> str:
-    """Return the SHA-256 of a study file's content, by which its text is told from another."""
+    """Return the SHA-256 of a study file's content, which identifies its text."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -28,14 +28,14 @@ def study_names() -> list[str]:
 
 def list_studies() -> dict[str, str]:
     """Return the names of the studies in the folder with their docstrings' first lines."""
-    found = {}
+    first_lines = {}
     for name in study_names():
         try:
             doc = ast.get_docstring(ast.parse((studies_folder() / f"{name}.py").read_text(encoding="utf-8"))) or ""
         except (SyntaxError, ValueError):
             doc = "(cannot be read as Python)"
-        found[name] = doc.partition("\n")[0]
-    return found
+        first_lines[name] = doc.partition("\n")[0]
+    return first_lines
 
 
 def find_study(name_or_path: str) -> Path:

@@ -1,12 +1,12 @@
-"""The one training loop.
+"""The training loop.
 
-`train(run)` is a generator: it trains one interval, evaluates, yields a report, and goes on. Closing it stops it.
+`train(run)` is a generator: it trains one interval, evaluates, yields a report, and continues. Closing it stops it.
 An interval is a pure function of (weights, optimiser and schedule state, seed, interval number): the batch order
-comes from a generator seeded by (seed, epoch), every other draw from those of torch, numpy and Python, seeded by
-(seed, interval). So a run restored from `Run.state_dict` goes on bit for bit as the uninterrupted one (on one thread
-of a CPU).
+comes from a generator seeded by (seed, epoch), all other random numbers from the generators of torch, numpy and Python,
+seeded by (seed, interval). So a run restored from `Run.state_dict` continues bit for bit as if it had not been
+interrupted (on one thread of a CPU).
 
-It knows nothing of trials, files, databases or early stopping.
+This module does not depend on trials, files, databases or early stopping.
 """
 
 import copy
@@ -35,7 +35,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalReport:
-    """What one interval of training came to. Losses are means per example, accuracies shares from 0 to 1."""
+    """The measures after one interval. Losses are means per example, accuracies fractions from 0 to 1."""
 
     interval: int
     epoch: float
@@ -62,7 +62,7 @@ class Run:
     """A model being trained: everything an interval reads and changes, and nothing else."""
 
     def __init__(self, study: Study, params: dict[str, Any], data: Dataset, *, seed: int, device: str = "cpu") -> None:
-        """Replay the recipe at `params`, its weights initialised from `seed`, with `data` moved to `device`.
+        """Build the recipe at `params`, initialise its weights from `seed` and move `data` to `device`.
 
         Raises UsageError if the params do not fit the recipe.
         """
@@ -79,8 +79,8 @@ class Run:
                 self.loss = self.loss.to(self.device)
             self.batch_size = self._recipe.batch_size
             if any(is_lazy(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()]):
-                # Lazy layers get their shapes and draw their weights. Not in training mode, which would count as a step
-                # for batch norm.
+                # A forward pass initialises lazy layers. Not in training mode, where batch norm would count it as a
+                # step.
                 with torch.no_grad():
                     self.model.eval()(self._first_batch()[0])
         if _pays_channels_last(self.model):
@@ -96,37 +96,37 @@ class Run:
 
     @cached_property
     def _live(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
-        # Made when first needed: what only tries a batch does without torch's import for it, which takes a second.
+        # Built on first use: torch's import for it takes a second, which a command that only tries a batch can save.
         parameters = list(self.model.parameters())
         if isinstance(self.loss, nn.Module):
             parameters += self.loss.parameters()
-        # A loss may hold the model, or a part of it.
+        # Without duplicates: a loss may contain the model, or a part of it.
         optimizer = self._recipe.optimizer(list(dict.fromkeys(parameters)))
         return optimizer, self._recipe.schedule(optimizer, self.total_steps) if self._recipe.schedule else None
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of the model's parameters, and of the loss's where it is a module that has some."""
+        """The optimiser of the model's parameters, and of the loss's if the loss is a module with parameters."""
         return self._live[0]
 
     @property
     def schedule(self) -> LRScheduler | None:
-        """The step size schedule, if the recipe has one."""
+        """The learning rate schedule, if the recipe has one."""
         return self._live[1]
 
     @property
     def step(self) -> int:
-        """Optimiser steps done."""
+        """The number of optimiser steps done."""
         return min(self.interval * self.steps_per_interval, self.total_steps)
 
     @property
     def intervals(self) -> int:
-        """Intervals in the whole run."""
+        """The number of intervals in the whole run."""
         return -(-self.total_steps // self.steps_per_interval)
 
     @property
     def learning_rate(self) -> float:
-        """The optimiser's present step size (of its first parameter group)."""
+        """The optimiser's current learning rate (of its first parameter group)."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
@@ -135,7 +135,7 @@ class Run:
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next interval depends on, for `load_state_dict`."""
+        """Return everything that the next interval depends on, for `load_state_dict`."""
         state = {
             "interval": self.interval,
             "model": self.model.state_dict(),
@@ -160,23 +160,23 @@ class Run:
         return take(self.train_split, torch.arange(min(self.batch_size, length(self.train_split))), self.device)
 
     def _works_channels_last(self) -> bool:
-        """Whether one batch goes forward and backward; tried on a copy, which leaves the model as it is."""
+        """Whether one batch passes forward and backward; tried on a copy, so that the model does not change."""
         try:
             model, loss = copy.deepcopy((self.model, self.loss))
             convert_conv2d_weight_memory_format(model.train(), torch.channels_last)
             inputs, targets = self._first_batch()
             loss(model(inputs), targets).backward()
-        # Such as that of `view` on an activation. What fails in rows too will say so in training.
+        # For example `view` on an activation. A model that fails in the default format too raises its error later.
         except Exception:
             return False
         return True
 
 
 def _pays_channels_last(model: nn.Module) -> bool:
-    """Whether a model is faster with its channels last: if it has a convolution over channels and neighbours.
+    """Whether a model is faster in channels-last format: if it has an ungrouped convolution larger than 1x1.
 
     Measured forward and backward on a CPU: 1.05 to 1.7 times as fast with one (1.2 for LeNet, 1.7 for MobileNet;
-    ResNet-18 on 32x32 images is slower, .8), .93 to .95 with depthwise, grouped or 1x1 ones alone.
+    ResNet-18 on 32x32 images is slower, 0.8), 0.93 to 0.95 with only depthwise, grouped or 1x1 convolutions.
     """
     return any(
         isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1 for layer in model.modules()
@@ -184,7 +184,7 @@ def _pays_channels_last(model: nn.Module) -> bool:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Load a model's state with the memory format it was trained in, so that the model computes the same bits."""
+    """Load a model's state and the memory format it was trained in, so that its outputs are the same bit for bit."""
     model.load_state_dict(weights)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -194,10 +194,10 @@ def load_weights(model: nn.Module, weights: dict[str, Any]) -> None:
 
 
 def steps_per_epoch(recipe: Recipe, examples: int) -> int:
-    """Return how many batches an epoch has; the last one is smaller, if need be.
+    """Return the number of batches in an epoch; the last one may be smaller.
 
-    Where a model has batch norm and the last batch would be a single example, which has no variance, the batch before
-    takes that one too.
+    If the model has batch norm and the last batch would be a single example, which has no variance, that example joins
+    the batch before.
     """
     whole, rest = divmod(examples, recipe.batch_size)
     if rest == 1 and whole and any(isinstance(layer, _BatchNorm) for layer in recipe.model.modules()):
@@ -206,10 +206,10 @@ def steps_per_epoch(recipe: Recipe, examples: int) -> int:
 
 
 def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[IntervalReport]:
-    """Train interval by interval, yielding a report after each; end at the last one, or once `stop()` is true.
+    """Train interval by interval and yield a report after each, until the last one or until `stop()` is true.
 
-    `stop` is asked before every batch. An interval cut short is not reported, and leaves `run` unfit to go on:
-    restore it from the state saved after the last report.
+    `stop` is called before every batch. An interval that is cut short is not reported, and `run` cannot continue from
+    it: restore the state saved after the last report.
     """
     optimizer, schedule = run.optimizer, run.schedule
     while run.step < run.total_steps:
@@ -235,7 +235,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                 correct += (predicted == true).sum()
                 examples += len(targets)
                 answers += len(true)
-            # Within the seed too, for a model or validation examples that draw at random.
+            # Seeded too, because the model or the validation examples may draw random numbers.
             validation_loss, validation_accuracy = evaluate(run.model, run.loss, run.validation_split)
         run.interval += 1
         yield IntervalReport(
@@ -258,7 +258,7 @@ def evaluate(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], split: 
     correct = torch.zeros((), dtype=torch.int64, device=device)
     answers = 0
     _set_mode(model, loss, training=False)
-    # Not in inference mode: tensors that a module makes and keeps there could not be trained with later.
+    # Not in inference mode: tensors that a module creates and keeps there could not be used in training later.
     with torch.no_grad():
         for start in range(0, length(split), EVALUATION_BATCH):
             indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
@@ -278,11 +278,12 @@ def _set_mode(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], *, tra
 
 
 def class_numbers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predicted and true classes, (answers,) each; an example has one answer, or one a place (a pixel, a word).
+    """Return predicted and true classes, (answers,) each; an example has one answer, or one per position (pixel, word).
 
-    Outputs (N,) or (N, 1) are two classes split at zero, for targets (N,) or (N, 1). Outputs (N, classes) name the
-    class of the highest, for targets that are class numbers, (N,) or (N, 1), or probabilities (N, classes) in floating
-    point. With places, outputs are (N, classes, ...) and targets (N, ...). Raises UsageError for anything else.
+    Outputs (N,) or (N, 1) are two classes split at zero, for targets (N,) or (N, 1). Outputs (N, classes) predict the
+    class with the highest output, for targets that are class numbers, (N,) or (N, 1), or floating-point probabilities,
+    (N, classes). With positions, outputs are (N, classes, ...) and targets (N, ...). Raises UsageError for anything
+    else.
     """
     if not isinstance(outputs, Tensor):
         raise UsageError(f"the model must return one tensor of outputs, got a {type(outputs).__name__}")
@@ -291,17 +292,17 @@ def class_numbers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     else:
         of_classes = targets.shape == outputs.shape and targets.is_floating_point()
         predicted, true = outputs.argmax(dim=1), targets.argmax(dim=1) if of_classes else targets
-    # One output squeezed to no dimension at all is that of a batch of one.
+    # An output without dimensions is that of a batch of one, squeezed.
     if predicted.numel() != true.numel() or predicted.shape[:1] not in (true.shape[:1], ()):
         raise UsageError(
             f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(targets.shape)}: give one "
-            f"target an example, and outputs (N, classes), or (N, 1) for two classes"
+            f"target per example, and outputs (N, classes), or (N, 1) for two classes"
         )
     return predicted.flatten(), true.flatten()
 
 
 def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of steps `first` to `last`. An epoch's order depends on (seed, epoch) alone."""
+    """Yield the batches of steps `first` to `last`. An epoch's order depends only on (seed, epoch)."""
     examples = length(run.train_split)
     epoch = -1
     for step in range(first, last):
@@ -313,13 +314,13 @@ def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]
                 order = order.to(run.device)
         position = step % run.steps_per_epoch
         start = position * run.batch_size
-        # An epoch's last batch takes what there is: less than the others, or one example more.
+        # An epoch's last batch takes the remaining examples: fewer than the others, or one more.
         stop = examples if position == run.steps_per_epoch - 1 else start + run.batch_size
         yield take(run.train_split, order[start:stop], run.device)
 
 
 def take(split: Examples, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets at `indices`, on `device`. Raises UsageError for an example that is no pair."""
+    """Return the inputs and targets at `indices`, on `device`. Raises UsageError for an example that is not a pair."""
     if isinstance(split, Split):
         indices = indices.to(split.targets.device)
         return split.inputs[indices], split.targets[indices]
@@ -328,14 +329,14 @@ def take(split: Examples, indices: Tensor, device: torch.device) -> tuple[Tensor
 
 
 def _on(split: Examples, device: torch.device) -> Examples:
-    """Return a split in memory on `device`; a torch `Dataset` stays where it is."""
+    """Return a split of tensors on `device`; a torch `Dataset` is returned as it is."""
     if isinstance(split, Split):
         return Split(split.inputs.to(device), split.targets.to(device))
     return split
 
 
 def _plain(state: Any) -> Any:
-    """Return a scheduler's state with only what a checkpoint can hold; raises UsageError naming what cannot."""
+    """Return a scheduler's state as plain values. Raises UsageError naming a type that a checkpoint cannot hold."""
     if isinstance(state, dict):
         return {key: _plain(value) for key, value in state.items()}
     if isinstance(state, list | tuple):

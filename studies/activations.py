@@ -1,13 +1,13 @@
 """Why deep networks of sigmoids did not learn: the gradient in each layer before the first step.
 
 Backpropagation multiplies, layer by layer, by the weights and by the activation's slope. The sigmoid's slope is at most
-1/4, so each layer takes its share and the first layers hear almost nothing: the vanishing gradient (Hochreiter 1991;
-Bengio, Simard and Frasconi, IEEE Trans. Neural Networks 5, 1994). tanh has slope 1 at zero, ReLU (Nair and Hinton, ICML
-2010), leaky ReLU, ELU (Clevert et al., arXiv 1511.07289) and maxout with two linear pieces (Goodfellow et al., ICML
-2013) have it over half the axis or all of it. But the weights multiply too. Their spread at the start decides whether
-the product stays near one: *normal*, 0.01 for every layer, dies out whatever the activation; *xavier* suits tanh
-(Glorot and Bengio, AISTATS 2010); *he* makes up for the half that ReLU cuts off (He et al., arXiv 1502.01852), and is
-too much for maxout, which cuts off nothing.
+1/4, so the gradient shrinks in each layer and almost vanishes in the first ones: the vanishing gradient (Hochreiter
+1991; Bengio, Simard and Frasconi, IEEE Trans. Neural Networks 5, 1994). tanh has slope 1 at zero; ReLU (Nair and
+Hinton, ICML 2010), leaky ReLU, ELU (Clevert et al., arXiv 1511.07289) and maxout with two linear pieces (Goodfellow et
+al., ICML 2013) have slope 1 over half the axis or all of it. The weights are factors too, and their initial variance
+decides whether the product stays near one. With *normal*, standard deviation 0.01 in every layer, the gradient vanishes
+whatever the activation. *xavier* suits tanh (Glorot and Bengio, AISTATS 2010). *he* compensates for the half that ReLU
+sets to zero (He et al., arXiv 1502.01852), and is too large for maxout, which sets nothing to zero.
 
 Hidden layers of 30 neurons, two or six of them, on the 8x8 digits; plain gradient descent with step size 0.1 and
 batches of 32 for all, fifteen epochs.
@@ -47,8 +47,8 @@ def gradients(results: Results) -> Figure:
     """Above, the norm of the gradient in each layer's weights before the first step, on all the training data.
 
     Six hidden layers; the output layer is the seventh. Below, the best validation accuracy of these networks in fifteen
-    epochs; the dotted line is chance, a cross a trial that diverged. A network whose gradient falls by orders of
-    magnitude towards the first layer does not learn, nor does one whose gradient is far too small everywhere.
+    epochs; the dotted line is chance level, a cross marks a trial that diverged. A network does not learn if its
+    gradient falls by orders of magnitude towards the first layer, or is far too small everywhere.
     """
     figure, axes = make_figure(2, 3, height=3.2, sharey="row")
     trials = results.trials[results.trials["params.depth"] == DEEP].reset_index()
@@ -77,7 +77,7 @@ def gradients(results: Results) -> Figure:
 def accuracy_by_depth(results: Results) -> Figure:
     """The best validation accuracy with two hidden layers (hollow) and with six (filled).
 
-    What depth costs where the gradient vanishes, and does not cost where it does not.
+    Depth costs accuracy if the gradient vanishes, but not otherwise.
     """
     figure, axes = make_figure(1, 3, height=3.4, sharey=True)
     trials = results.trials

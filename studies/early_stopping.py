@@ -1,15 +1,15 @@
 """Early stopping, demonstrated: how many epochs each rule saves, and what accuracy that costs.
 
 The course stops a trial when training *and* validation accuracy have reached a target, or when the validation accuracy
-has not improved, by some relative least amount, for a number of epochs in a row (Prechelt, *Early stopping - but
-when?*, 1998). Is that wise? Here every trial is trained to its last epoch once, with no rule and no pruner. Replaying
-the rules over the recorded accuracies then tells exactly what each would have saved and lost: a rule only ever cuts off
-the end.
+has not improved by some relative minimum for a number of epochs in a row (Prechelt, *Early stopping - but when?*,
+1998). What does that cost? Here every trial is trained to its last epoch once, with no rule and no pruner. Replaying
+the rules over the recorded accuracies then shows exactly what each would have saved and lost, because a rule only ends
+a trial earlier.
 
-LeNet-5 on the digits; a random sample of optimisers, step sizes, batch sizes and schedules, good ones and hopeless
-ones. In the report's run a patience of five epochs saves half of all epochs and loses nothing of the best accuracy; two
-save seven tenths, but end some trials during their slow start, at a cost of up to 17 points. A target saves only on
-trials that reach it, and gives up what lies beyond.
+LeNet-5 on the digits, with a random sample of optimisers, step sizes, batch sizes and schedules, good ones and bad
+ones. In the report's run a patience of five epochs saves half of all epochs and loses nothing of the best accuracy; a
+patience of two saves seven tenths, but ends some trials during their slow start, at a cost of up to 17 points. A target
+saves epochs only in trials that reach it, and loses any improvement above it.
 
 Run it with `hpsearch run --study early_stopping`: two minutes on two cores.
 """
@@ -49,7 +49,7 @@ def recipe(space: Space) -> Recipe:
 def rules(results: Results) -> Figure:
     """What each rule, replayed over the trials, saves in epochs and loses in validation accuracy.
 
-    Lost is the best accuracy of a trial, on average and at most, and the best accuracy of the whole study.
+    The loss is that of a trial's best accuracy, on average and at most, and of the study's best accuracy.
     """
     return plot_rules(replay_rules(results, RULES))
 

@@ -1,12 +1,13 @@
 """LeNet-5 on Fashion-MNIST: step size, momentum, batch size, optimiser and number of epochs.
 
 The network of `lenet.py` (LeCun, Bottou, Bengio and Haffner 1998) on 28x28 pictures of clothes (Xiao, Rasul and
-Vollgraf, arXiv 1708.07747), made as a harder drop-in for MNIST: a shirt, a pullover and a coat look much alike in so
-few pixels. The step size rises to `lr` and falls to zero over the trial's epochs, so their number is a hyperparameter
-of its own: five epochs are not the first five of fifteen.
+Vollgraf, arXiv 1708.07747), made as a harder drop-in replacement for MNIST: a shirt, a pullover and a coat look
+similar in so few pixels. The step size rises to `lr` and falls to zero over the trial's epochs, so their number is a
+hyperparameter of its own: a trial of five epochs is not the first five of a trial of fifteen.
 
 The pictures are read from `--data` (or `$HPSEARCH_DATA`) or downloaded to it. A folder `fashion-mnist-sample` there
-serves as well; the run and the report then say that it was a sample, and its figures are none of Fashion-MNIST's.
+can be used instead; the run and the report then say that it was a sample, and its results are not those of the whole
+of Fashion-MNIST.
 
 Run it with `hpsearch run --study fashion --data FOLDER`: a minute with the sample on two cores.
 """
@@ -39,7 +40,7 @@ def recipe(space: Space) -> Recipe:
 
 
 def step_sizes(results: Results) -> Figure:
-    """Each trial's best validation accuracy against its step size, by optimiser; hollow marks were pruned."""
+    """Each trial's best validation accuracy against its step size, by optimiser; hollow markers are pruned trials."""
     figure, axes = make_figure(1, 1, height=3.8)
     ax = axes[0, 0]
     trials = results.trials.dropna(subset="best_value")
@@ -62,7 +63,7 @@ def step_sizes(results: Results) -> Figure:
 
 
 def confusion(results: Results) -> Figure:
-    """What the best trial takes for what: validation images of each class (rows) by the class it names (columns)."""
+    """The best trial's confusion matrix: validation images by true class (rows) and predicted class (columns)."""
     images, targets = in_memory(results.data.validation)
     with torch.inference_mode():
         named = results.model(results.best)(images).argmax(dim=1)

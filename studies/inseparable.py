@@ -1,9 +1,9 @@
-"""Eight points that no line can part: the perceptron rule never ends, patience does; a hidden layer finds a curve.
+"""Eight points that no line separates: the perceptron rule does not converge; a hidden layer finds a curve.
 
-The points of `perceptron.py`, but the origin belongs to the other class. Along the line y = x / 2 the signs then go
--, +, +, -: no single neuron can have all eight right (Minsky and Papert, *Perceptrons*, 1969, on XOR). The perceptron
-rule, whose steps do not shrink, wanders for ever; early stopping ends it once 50 epochs in a row bring no point more,
-and the best weights on the way are kept (Gallant's pocket algorithm, 1990, by another name). A hidden layer of tanh
+The points are those of `perceptron.py`, but the origin belongs to the other class. Along the line y = x / 2 the signs
+are then -, +, +, -: no single neuron classifies all eight correctly (Minsky and Papert, *Perceptrons*, 1969, on XOR).
+The perceptron rule, whose steps do not shrink, never converges; early stopping ends it after 50 epochs in a row without
+one more correct point, and the best weights are kept (as in Gallant's pocket algorithm, 1990). A hidden layer of tanh
 neurons bends the boundary. Each configuration is trained from three random starts.
 
 Run it with `hpsearch run --study inseparable`: a quarter of a minute on two cores.
@@ -50,9 +50,9 @@ def recipe(space: Space) -> Recipe:
 
 
 def boundaries(results: Results) -> Figure:
-    """Above, the best boundary of each network (wrong points ringed); below, the share of points right by epochs.
+    """Above, the best boundary of each network (wrong points ringed); below, the share of correct points by epoch.
 
-    The line is the mean of the three starts over the epochs all three trained, the band spans them.
+    The line is the mean of the three starts over the epochs that all three trained, the band their range.
     """
     figure, axes = make_figure(2, 3, height=3.1)
     for column, (network, trials) in zip(axes.T, results.trials.groupby("params.network", sort=False), strict=True):

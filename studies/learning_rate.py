@@ -1,14 +1,14 @@
-"""The step size: too small creeps, adequate learns, too large diverges.
+"""The step size: slow learning if too small, divergence if too large.
 
 Gradient descent moves by lr times the gradient. Along a direction of curvature c it converges for lr < 2 / c only, and
-slowly where lr is far below 1 / c: a step size is right for a cost, not in itself (LeCun, Bottou, Orr and Müller,
+slowly if lr is far below 1 / c: the right step size depends on the cost function (LeCun, Bottou, Orr and Müller,
 *Efficient BackProp*, 1998; the three curves are those of the lecture notes CS231n). One network, 64-32-10 with tanh,
 on the 8x8 digits, plain gradient descent in batches of 32 on the squared error. In the last layer that cost is a
-parabola, so a step beyond 2 / c makes it larger by the same factor again and again. Nine step sizes, a factor of about
-three apart, everything else equal.
+parabola, so a step size above 2 / c increases it by the same factor in each step. Nine step sizes are compared, a
+factor of about three apart, everything else equal.
 
-A trial whose cost is no longer a finite number ends there and then, as `diverged`: it keeps what was best before, and
-the study goes on.
+A trial whose cost is no longer finite ends at once, as `diverged`: it keeps its best weights so far, and the study
+continues.
 
 Run it with `hpsearch run --study learning_rate`: half a minute on two cores.
 """
@@ -42,7 +42,7 @@ def recipe(space: Space) -> Recipe:
 def three_curves(results: Results) -> Figure:
     """Cost and accuracy against steps for a step size too small, one adequate and one too large.
 
-    The cross is where the too large one was last seen with a finite cost. Dotted: a network that knows nothing.
+    The cross marks the last finite cost of the one too large; the dotted line, a network that ignores its input.
     """
     trials = results.trials
     series = {
@@ -65,7 +65,7 @@ def three_curves(results: Results) -> Figure:
 def accuracy_by_step_size(results: Results) -> Figure:
     """The best validation accuracy of each step size, and how its trial ended.
 
-    To the left the 30 epochs did not suffice; to the right of the edge a trial keeps only what it had before it burst.
+    With small step sizes the 30 epochs did not suffice; a trial that diverged keeps its best accuracy before that.
     """
     figure, axes = make_figure(1, 1, height=3.8)
     ax = axes[0, 0]

@@ -1,23 +1,24 @@
-"""Four ways down one cost: gradient descent plain, component-normalised, RMSprop and Adam; full batch or mini-batches.
+"""Four optimisers on one cost: plain and normalised gradient descent, RMSprop, Adam; in full batch and mini-batches.
 
 MNIST's 50,000 training images, a network of four hidden layers of ten tanh units, softmax cross-entropy: the course's
 comparison (Watt, Borhani and Katsaggelos, *Machine Learning Refined*, 2nd ed. 2020, chapter 13 and appendix A). Each
-way trains 40 epochs with one step per epoch on all the images (full batch) or 250 steps on batches of 200, from two
-starts: small random weights (standard deviation 0.01), and Xavier's.
+optimiser trains 40 epochs with one step per epoch on all the images (full batch) or 250 steps on batches of 200, from
+two starts: small random weights (standard deviation 0.01), and Xavier initialisation.
 
 The course claims that
 
-1. the normalised step and RMSprop converge much faster than the plain gradient. *From small weights it is so*: the
+1. the normalised step and RMSprop converge much faster than the plain gradient. *This holds from small weights*: the
    gradient there is close to zero in every direction, a plateau, which the plain step does not leave in 40 epochs,
-   neither in full batch nor in mini-batches. A step that does not ask how long the gradient is does. *From Xavier's
-   start it is not*: there is no plateau, and the plain gradient is among the two fastest in mini-batches; in full
-   batch Adam and RMSprop are ahead of it and the normalised step, whose length never shrinks, is behind.
-2. mini-batches beat the full batch. *So it is for every way that learns at all*, and by far: an epoch of 250 steps
-   takes hardly more time than one of a single step.
+   neither in full batch nor in mini-batches. A step whose length does not depend on the gradient's leaves it. *It does
+   not hold from Xavier initialisation*: there is no plateau, and the plain gradient is among the two fastest in
+   mini-batches; in full batch Adam and RMSprop are ahead of it, and the normalised step, whose length never shrinks, is
+   behind.
+2. mini-batches are better than the full batch. *This holds for every optimiser that learns at all*, and by far: an
+   epoch of 250 steps takes hardly more time than one of a single step.
 
-Each way has one step size for all four of its runs, so that none is tuned more than another: of values half a decade
-apart, the one with the lowest product of the four training costs after 20 epochs (plain 0.1, *0.3*, 1; normalised
-0.001, 0.003, *0.01*, 0.03; RMSprop 0.001, *0.003*, 0.01; Adam 0.001, 0.003, *0.01*).
+Each optimiser has one step size for all four of its runs, so that none is tuned more than another: of values half a
+decade apart, the one with the lowest product of the four training costs after 20 epochs (plain 0.1, *0.3*, 1;
+normalised 0.001, 0.003, *0.01*, 0.03; RMSprop 0.001, *0.003*, 0.01; Adam 0.001, 0.003, *0.01*).
 
 Run it with `hpsearch run --study optimizers --data FOLDER`: two minutes on two cores.
 """
@@ -40,7 +41,7 @@ BATCHES = {"full batch": 50_000, "mini-batches of 200": 200}
 
 
 def recipe(space: Space) -> Recipe:
-    """Draw start, batches and way down."""
+    """Draw initialisation, batches and optimiser."""
     start = space.choice("start", {"small": "normal", "xavier": "xavier"})
     batch_size = space.choice("batches", BATCHES)
     optimizer = space.choice("optimizer", WAYS)
@@ -57,7 +58,7 @@ def from_small_weights(results: Results) -> Figure:
 
 
 def from_xavier(results: Results) -> Figure:
-    """From Xavier's start: the same curves. The plateau is gone, and with it most of the differences."""
+    """From Xavier initialisation: the same curves. There is no plateau, and most of the differences disappear."""
     return _curves(results, "xavier")
 
 

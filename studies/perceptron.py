@@ -1,19 +1,20 @@
 """One neuron and eight points in the plane: Rosenblatt's rule against gradient descent on a cost.
 
-The course's first learning machine. A neuron computes f = W'x + b and says "+" where f > 0. Eight points, four of
-each class, can be parted by a line; three ways of finding one:
+The course's first model. A neuron computes f = W'x + b and predicts "+" if f > 0. A line separates eight points, four
+of each class; three ways to find one:
 
-- the *perceptron rule* (Rosenblatt, Psychological Review 65, 1958) looks at one point x with its sign y at a time and
-  moves only where it errs: W <- W + d x, b <- b + d with d = (y - sign(f)) / 2. That is gradient descent with step
-  size 1 and batches of one on the perceptron criterion, max(0, -y f), so the shared training loop runs it unchanged;
-- gradient descent on the *mean squared error* between f and y, the rule of Widrow and Hoff (1960): every point pulls,
-  the right ones too, and a step too large for the point farthest out diverges;
-- the *sigmoid* neuron with cross-entropy: logistic regression. A pull fades as a point gets right by more.
+- the *perceptron rule* (Rosenblatt, Psychological Review 65, 1958) takes one point x with its sign y at a time and
+  changes the weights only if it is wrong: W <- W + d x, b <- b + d with d = (y - sign(f)) / 2. That is gradient descent
+  with step size 1 and batches of one on the perceptron criterion, max(0, -y f), so the shared training loop runs it
+  unchanged;
+- gradient descent on the *mean squared error* between f and y, the rule of Widrow and Hoff (1960): every point
+  contributes, correct ones too, and a step size too large for the point farthest out diverges;
+- the *sigmoid* neuron with cross-entropy: logistic regression. A point contributes less the more clearly it is correct.
 
-The last two also with a hidden layer of tanh neurons, where the boundary need not be a line. A trial stops when all
-points are right for a whole epoch, the convergence theorem's end of the perceptron rule (Novikoff 1962), or when 50
-epochs in a row bring no point more. The eight points are training, validation and test data at once: nothing is said
-here of points not seen. `inseparable.py` asks what happens when no line exists.
+The last two are also trained with a hidden layer of tanh neurons, where the boundary need not be a line. A trial stops
+when all points are correct for a whole epoch, which the convergence theorem guarantees for the perceptron rule
+(Novikoff 1962), or after 50 epochs in a row without one more correct point. The eight points are training, validation
+and test data at once, so nothing follows for unseen points. `inseparable.py` shows what happens when no line exists.
 
 Run it with `hpsearch run --study perceptron`: half a minute on two cores.
 """
@@ -54,8 +55,8 @@ def recipe(space: Space) -> Recipe:
 def boundaries(results: Results) -> Figure:
     """How each rule divides the plane: f in colour (blue +, orange −), the line f = 0, points on its wrong side ringed.
 
-    Of each rule and kind of network the trial that got the most points right, and among those the soonest. Last: how
-    many points the single neurons have right after each epoch.
+    For each rule and kind of network, the trial that got the most points right, and of equals the fastest. Last: the
+    share of points the single neurons have right after each epoch.
     """
     trials = results.trials.assign(network=results.trials["params.hidden"].fillna(0) > 0).dropna(subset="best_value")
     trials = trials.sort_values(["best_value", "best_interval"], ascending=[False, True], kind="stable")
@@ -76,9 +77,9 @@ def boundaries(results: Results) -> Figure:
 
 
 def step_sizes(results: Results) -> Figure:
-    """One neuron's cost against epochs at several step sizes: too small creeps, too large diverges (cross).
+    """One neuron's cost against epochs at several step sizes: slow if too small, divergent (cross) if too large.
 
-    The squared error has a sharp upper limit, set by the point farthest out; the sigmoid's pull is bounded.
+    The squared error has a sharp upper limit, set by the point farthest out; the sigmoid's gradient is bounded.
     """
     figure, axes = make_figure(1, 2, height=3.8)
     neurons = results.trials[results.trials["params.hidden"] == 0]

@@ -1,19 +1,19 @@
-"""A network too large for its data learns them by heart; weight decay, dropout and L1 hold it back.
+"""A network too large for its data memorises them; weight decay, dropout and L1 reduce that.
 
-The 8x8 digits with a fifth of all labels wrong, in training and validation data alike, so that no honest accuracy
-exceeds about 0.8. A network of two hidden layers of 256 (85,000 weights for 1,077 images) learns even the wrong labels
-of its training images (Zhang et al., *Understanding deep learning requires rethinking generalization*, arXiv
-1611.03530), and pays for it on images it has not seen. The distance between training and validation accuracy is what
-the penalties shrink:
+The 8x8 digits with a fifth of all labels wrong, in training and validation data alike, so that the accuracy without
+memorising cannot exceed about 0.8. A network of two hidden layers of 256 (85,000 weights for 1,077 images) learns even
+the wrong labels of its training images (Zhang et al., *Understanding deep learning requires rethinking generalization*,
+arXiv 1611.03530), at the cost of its accuracy on unseen images. The penalties reduce the gap between training and
+validation accuracy:
 
 - *weight decay* adds strength/2 times the sum of the squared weights to the cost, the L2 penalty (Krogh and Hertz,
-  NIPS 1991): no weight stays large without need;
-- *L1* adds strength times the sum of their magnitudes (Tibshirani 1996): what is not needed becomes zero;
-- *dropout* switches each hidden neuron off with some probability in every step, so that none can rely on another
+  NIPS 1991): weights that the data do not need become small;
+- *L1* adds strength times the sum of their magnitudes (Tibshirani 1996): weights that the data do not need become zero;
+- *dropout* sets each hidden neuron to zero with some probability in every step, so that none can rely on another
   (Srivastava et al., JMLR 15, 2014).
 
 Adam with step size 0.001, batches of 32, 40 epochs; each strength from three random starts. No early stopping: it is a
-regulariser itself, and would hide what is to be seen. In the report's run the gap falls from 26 points without a
+regulariser itself, and would hide the effect of the others. In the report's run the gap falls from 26 points without a
 penalty to about 3 with weight decay 0.01, L1 0.001 or dropout 0.5, while validation accuracy rises from 0.70 to 0.76.
 
 Run it with `hpsearch run --study regularization`: a minute and a half on two cores.
@@ -74,8 +74,8 @@ def recipe(space: Space) -> Recipe:
 def gap(results: Results) -> Figure:
     """Training and validation accuracy after the last epoch against each penalty's strength; in grey, the gap.
 
-    Lines join the means of three starts, bars span them; strength zero is the network without a penalty. Training
-    accuracy is that of the last epoch's steps, so with dropout it is measured on the thinned network.
+    Lines join the means of three starts, bars show their range; strength zero is the network without a penalty.
+    Training accuracy is that of the last epoch's steps, so with dropout it is measured with neurons dropped.
     """
     figure, axes = make_figure(1, 3, height=3.6, sharey=True)
     last = results.history.sort_values("interval").groupby("number").last()
@@ -101,7 +101,7 @@ def gap(results: Results) -> Figure:
 def curves(results: Results) -> Figure:
     """Accuracy against epochs without a penalty, and with one of each kind (mean and range of three starts).
 
-    Where the lines part, the network begins to learn its training labels by heart.
+    The network begins to memorise its training labels where the lines diverge.
     """
     figure, axes = make_figure(1, 4, height=3.2, sharey=True)
     chosen = {"no penalty": list(results.trials.index[results.trials["params.penalty"] == "none"])}

@@ -83,11 +83,11 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "exits": (["run", "--study", str(BROKEN / "exits.py")], ["exits.py:3", "sys.exit(0)", "SystemExit"]),
     "changes folder": (
         ["run", "--study", str(BROKEN / "changes_folder.py")],
-        ["changes_folder.py", "leave os.chdir out", "Path(__file__).parent"],
+        ["changes_folder.py", "remove os.chdir", "Path(__file__).parent"],
     ),
     "changes folder for its data": (
         ["run", "--study", str(BROKEN / "changes_folder_for_data.py")],
-        ["changes_folder_for_data.py", "leave os.chdir out"],
+        ["changes_folder_for_data.py", "remove os.chdir"],
     ),
     "missing folder": (
         ["run", "--study", "tiny", "--storage", "sqlite:////no/such/folder/x.db"],

@@ -337,7 +337,7 @@ def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
     assert list(compare.against(repeats, "random")["p"].round(4)) == [0.0017, 0.0138]
     assert "better than random search are a, b (one-sided paired t-test at 5%, Bonferroni-corrected for 2)." in text
     assert "or fewer where the grid had no more points (b after 250)" in text
-    assert compare.of_complete(table) == "of complete trials alone the mean is lower by 0.0100 at most (b)."
+    assert compare.of_complete(table) == "over complete trials only, the mean is lower by at most 0.0100 (b)."
     assert "One of the 1,000 validation examples is 0.0010." in text
     assert "default, c, was not compared" in compare.conclusion(repeats, table, budget=1, default="c", examples=9)
 
@@ -345,16 +345,16 @@ def test_the_paragraph_says_what_the_numbers_do(repeats: pd.DataFrame) -> None:
 def test_what_cannot_be_told_from_random_search_is_not_called_equal(repeats: pd.DataFrame) -> None:
     repeats.loc[repeats["strategy"] == "random", "best"] = [0.89, 0.93, 0.91]
     text = compare.conclusion(repeats, compare.strategies_frame(repeats), budget=300, default="b", examples=1000)
-    assert "none can be told from random search" in text
+    assert "none differs significantly from random search" in text
     assert "which does not show that they are equal" in text
     assert "-0.0000" not in text
 
 
 def test_the_median_of_the_epochs_counts_the_seeds_that_never_got_there(repeats: pd.DataFrame) -> None:
-    table = compare.shown_table(compare.strategies_frame(repeats)).set_index("strategy")
+    table = compare.page_table(compare.strategies_frame(repeats)).set_index("strategy")
     assert dict(table["epochs to 0.5 %"]) == {"a": "40 (2/3)", "b": "- (0/3)", "random": "- (0/3)"}
     repeats.loc[1, "epochs_to_near"] = float("nan")
-    table = compare.shown_table(compare.strategies_frame(repeats)).set_index("strategy")
+    table = compare.page_table(compare.strategies_frame(repeats)).set_index("strategy")
     assert table.loc["a", "epochs to 0.5 %"] == "- (1/3)"
 
 

@@ -47,7 +47,7 @@ def refused(request: urllib.request.Request) -> tuple[int, str | None, dict[str,
 def test_a_request_that_would_change_something_is_refused_as_json(address: str, method: str, path: str) -> None:
     code, kind, body = refused(urllib.request.Request(address + path, method=method, data=b"{}"))
     assert (code, kind) == (405, "application/json")
-    assert "does not change them" in body["reason"]
+    assert "read-only" in body["reason"]
     assert len(get(f"{address}/api/studies")["study_summaries"]) == 1
 
 
@@ -72,12 +72,12 @@ def test_the_study_and_each_trial_have_a_note(address: str, stored: StoredStudy)
     note = shown["note"]["body"]
     assert f"Best trial: {best.number}, validation accuracy {best.value:.4f} after epoch" in note
     assert f"`{weights}`" in note
-    assert "not there any more" not in note
+    assert "no longer there" not in note
     assert "hpsearch export --study tiny --storage sqlite:///" in note
     notes = [trial["note"]["body"] for trial in shown["trials"]]
     assert f"after epoch {best.user_attrs['best_interval']}; ended by: budget" in notes[best.number]
     assert f"tensorboard --logdir {stored.folder}/1" in notes[1]
-    assert "not there any more" in notes[1]
+    assert "no longer there" in notes[1]
     assert "ValueError: the user's model is broken" in notes[2]
     assert "hpsearch run --study tiny" in notes[4]
 

@@ -83,7 +83,7 @@ def test_enqueued_trials_run_first_and_manual_runs_no_others(folder: Path, capsy
     assert hpsearch_here(folder, "enqueue", *tiny, "lr=0.01", "optimizer=adam") == 0
     assert hpsearch_here(folder, "enqueue", *tiny, "optimizer=sgd", "momentum=0.5", "hidden=16") == 0
     said = capsys.readouterr().out
-    assert "Trial 1 waits: optimizer=sgd momentum=0.5 hidden=16" in said
+    assert "Trial 1 waits in the queue: optimizer=sgd momentum=0.5 hidden=16" in said
     assert "--n-trials 2 --sampler manual" in said
     run = ["run", *tiny, "--workers", "0", "--pruner", "none"]
     assert hpsearch_here(folder, *run, "--sampler", "manual", "--n-trials", "9") == 0

@@ -145,7 +145,7 @@ def test_a_study_file_changed_since_the_search_is_noticed(tmp_path: Path, capsys
     # What the space does not show is pointed out.
     copy.write_text(original)
     assert hpsearch_here(tmp_path, "export", "--study", str(copy)) == 0
-    assert "tiny.py was changed since trials of tiny were run" in " ".join(capsys.readouterr().err.split())
+    assert "tiny.py has changed since trials of tiny were run" in " ".join(capsys.readouterr().err.split())
     # Another space is not what was searched.
     copy.write_text(original.replace("0.0, 0.5, grid", "0.0, 0.6, grid"))
     with pytest.raises(UsageError, match=r"tiny\.py has changed since study tiny was run: space dropout was float 0"):

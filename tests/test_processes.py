@@ -61,7 +61,7 @@ def test_a_thread_of_the_users_code_does_not_keep_the_command(tmp_path: Path) ->
     run = hpsearch("run", "--study", "./mine.py", "--n-trials", "1", "--workers", "1", cwd=tmp_path, timeout=90)
     assert run.returncode == 0, run.stderr
     assert "Best trial" in run.stdout
-    assert "a thread of your code, keeper, did not end; it was cut off" in run.stderr
+    assert "a thread of your code, keeper, did not end; it was stopped" in run.stderr
 
 
 def test_a_thread_of_the_users_code_does_not_keep_a_comparison(tmp_path: Path) -> None:

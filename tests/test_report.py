@@ -94,7 +94,7 @@ def test_how_the_training_was_spent_follows_from_the_database(reported: Path) ->
     total = sum(intervals for _, intervals in expected.values())
     page = (reported / "reports/tiny/summary.md").read_text()
     assert f"{total} epochs" in page
-    assert f"| stopped: no improvement any more | 6 | {expected['patience'][1]} |" in page
+    assert f"| stopped: no further improvement | 6 | {expected['patience'][1]} |" in page
 
 
 def test_the_best_trials_are_those_of_the_database(reported: Path) -> None:
@@ -228,7 +228,7 @@ def test_the_page_says_how_and_where_the_study_was_run(tmp_path: Path) -> None:
     page = (tmp_path / "reports/tiny/summary.md").read_text()
     assert "| sampler | random; then gp |" in page
     assert "| pruner | none |" in page
-    assert "| epochs | 8 a trial (a recipe may say otherwise), evaluated every epoch |" in page
+    assert "| epochs | 8 per trial (unless its recipe sets them), evaluated every epoch |" in page
     assert re.search(r"\| machine \| .* core.*; 0 workers, on cpu \|", page)
     assert "optuna 5" in page
     # Seconds are those of the histories, as the intervals are.

@@ -231,7 +231,7 @@ def test_the_same_command_gives_the_same_model_also_with_other_workers(retrained
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("A small MLP", "A small net", ["its text is another", "export again"]),
+        ("A small MLP", "A small net", ["its text differs", "export again"]),
         ("0.0, 0.5, grid", "0.0, 0.6, grid", ["space dropout was float 0 .. 0.5, is now float 0 .. 0.6"]),
         ("size=8)", "size=8, seed=1)", ["data train was 1,077 examples", "data validation was"]),
     ],
@@ -271,7 +271,7 @@ def test_bad_input_is_one_line(retrained: Path, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     elsewhere = read_configuration(retrained / "best/tiny-1.json")
     assert elsewhere.study_file == "studies/tiny.py"
-    with pytest.raises(UsageError, match=r"studies/tiny\.py does not have the text that .*--study \S+ say what"):
+    with pytest.raises(UsageError, match=r"studies/tiny\.py does not have the text that .*--study \S+ to see what"):
         hpsearch_here(tmp_path, "retrain", str(retrained / "best/tiny-1.json"))
 
 
@@ -349,15 +349,15 @@ def test_a_configuration_nested_too_deep_is_one_line(tmp_path: Path) -> None:
 
 
 def test_luck_is_told_by_the_spread() -> None:
-    assert "no lucky seed" in luck(0.95, 0.95, 0.01, 5)
-    assert "above that mean, as one seed more would in 23% of cases" in luck(0.959, 0.95, 0.01, 5)
+    assert "was not a lucky one" in luck(0.95, 0.95, 0.01, 5)
+    assert "above that mean, as another seed would in 23% of cases" in luck(0.959, 0.95, 0.01, 5)
     assert "2.0 standard deviations above" in luck(0.97, 0.95, 0.01, 20)
     # Twenty seeds show what three cannot.
     assert "was a lucky one" in luck(0.97, 0.95, 0.01, 20)
-    assert "does not show a lucky seed" in luck(0.97, 0.95, 0.01, 3)
+    assert "need not be a lucky one" in luck(0.97, 0.95, 0.01, 3)
     assert "was a lucky one" in luck(0.97, 0.95, 0.0, 3)
-    assert "One seed more cannot tell" in luck(0.97, 0.95, float("nan"), 1)
-    assert "2 seeds cannot tell" in luck(0.99, 0.95, 0.001, 2)
+    assert "1 new seed cannot show" in luck(0.97, 0.95, float("nan"), 1)
+    assert "2 new seeds cannot show" in luck(0.99, 0.95, 0.001, 2)
 
 
 def test_two_classes_with_one_output_are_split_at_zero() -> None:
@@ -417,7 +417,7 @@ def test_a_model_that_cannot_be_exported_is_kept_all_the_same(tmp_path: Path) ->
     assert hpsearch_here(tmp_path, "run", "--study", "./branching.py", "--workers", "0", "--n-trials", "2") == 0
     assert hpsearch_here(tmp_path, "export", "--study", "./branching.py", "--top", "2") == 0
     retrain = ["retrain", "--study", "./branching.py", "--seeds", "1", "--workers", "0"]
-    with pytest.raises(HpsearchError, match="but the exported program: the model cannot be exported"):
+    with pytest.raises(HpsearchError, match="except the exported program: the model cannot be exported"):
         hpsearch_here(tmp_path, *retrain, "best/branching-1.json")
     folder = tmp_path / "reports/branching/retrain"
     assert checkpoint.load(folder / "model.pt")["intervals"] == 1

@@ -100,7 +100,7 @@ def test_divergence_is_a_result_and_no_failure_in_a_row(tmp_path: Path) -> None:
 def test_a_timeout_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     run = hpsearch(*TINY, "--n-trials", "1000", "--timeout", "2", cwd=tmp_path)
     assert run.returncode == 0
-    assert "the time of 2 s is over; everything is saved" in run.stderr
+    assert "the time limit of 2 s is reached; everything is saved" in run.stderr
     assert states(tmp_path / "hpsearch.db", "tiny")["RUNNING"] == 0
 
 

@@ -1,4 +1,4 @@
-"""Commands, options and exit codes; what a command does is in the module it imports when called.
+"""Commands, options and exit codes. What a command does is in a module of its own, imported when the command is called.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted with the work saved.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output left; nothing more can be said.
+        # The reader of our output has closed the pipe; nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _database_away(error: Exception) -> str | None:
-    """Return a line for a database that does not answer, None for any other error."""
+    """Return a message if the error is that the database does not answer, otherwise None."""
     from hpsearch.search.database import is_outage, reason
 
     if not is_outage(error):
@@ -61,13 +61,13 @@ def _database_away(error: Exception) -> str | None:
 
 
 def _end_in_time(code: int) -> None:
-    """Have the process end though a thread that the user's code started does not: Python would wait for it for ever."""
+    """End the process even if a thread of the user's code does not end, for which Python would wait forever."""
 
     def cut_off() -> None:
         left = [thread for thread in threading.enumerate() if not thread.daemon and thread != threading.main_thread()]
         if not left:
             return
-        print(f"hpsearch: a thread of your code, {left[0].name}, did not end; it was cut off", file=sys.stderr)
+        print(f"hpsearch: a thread of your code, {left[0].name}, did not end; it was stopped", file=sys.stderr)
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -92,7 +92,7 @@ class Count(click.types.IntParamType):
         self._low, self._high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number. Fails with what is allowed."""
+        """Return the number. Fails with the allowed range."""
         try:
             number = int(value)
         except ValueError:
@@ -104,7 +104,7 @@ class Count(click.types.IntParamType):
 
 
 class Seconds(click.types.FloatParamType):
-    """A time span: a positive number, or zero where it is allowed."""
+    """A time span: a positive number, or zero if allowed."""
 
     name = "seconds"
 
@@ -112,7 +112,7 @@ class Seconds(click.types.FloatParamType):
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Fails with what is allowed."""
+        """Return the number. Fails with the allowed range."""
         try:
             seconds = float(value)
         except ValueError:
@@ -125,8 +125,8 @@ class Seconds(click.types.FloatParamType):
 
 def _file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the name of a study file, or a path."""
-    found = [CompletionItem(name, help=doc) for name, doc in list_studies().items() if name.startswith(incomplete)]
-    return found or [CompletionItem(incomplete, type="file")]
+    names = [CompletionItem(name, help=doc) for name, doc in list_studies().items() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 def _stored_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -163,7 +163,7 @@ runs_option = click.option(
 
 
 def storage_options(function: F) -> F:
-    """The options that say where studies and files are."""
+    """Add the options `--storage` and `--runs`."""
     storage = click.option(
         "--storage",
         envvar=defaults.STORAGE_VARIABLE,
@@ -183,7 +183,7 @@ data_option = click.option(
 
 
 def out_option(default: str) -> Callable[[F], F]:
-    """The option `--out`."""
+    """Return the option `--out`."""
     return click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
@@ -199,7 +199,7 @@ def out_option(default: str) -> Callable[[F], F]:
 def cli(context: click.Context) -> None:
     """Hyperparameter search for PyTorch models.
 
-    Write a study file, see it with `hpsearch check`, run it with `hpsearch run`.
+    Write a study file, try it with `hpsearch check`, run it with `hpsearch run`.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -231,7 +231,7 @@ def cli(context: click.Context) -> None:
 @click.option("--timeout", type=Seconds(), metavar="SECONDS", help="End the run after this time.")
 @click.option("--trial-timeout", type=Seconds(), metavar="SECONDS", help="Restart a trial's worker after this time.")
 @click.option(
-    "--max-retries", type=Count(0), default=2, show_default=True, help="Fresh workers for a trial whose worker dies."
+    "--max-retries", type=Count(0), default=2, show_default=True, help="New workers for a trial whose worker dies."
 )
 @click.option(
     "--outage",
@@ -239,14 +239,14 @@ def cli(context: click.Context) -> None:
     default=90.0,
     show_default=True,
     metavar="SECONDS",
-    help="End the run when the database is away for longer. Only after more than that do other runs of the study take "
-    "over its trials.",
+    help="End the run when the database is unreachable for longer. Other runs of the study take over its trials only "
+    "after this time.",
 )
 @click.option("--keep-best", type=Count(), metavar="K", help="Keep the weights of the K best trials only.")
 def run(**options: Any) -> int:
     """Run a study until N trials are finished.
 
-    The same command again goes on where it stopped, or says that nothing is left.
+    The same command again continues where it stopped, or says that nothing is left.
     """
     from hpsearch.cli.run import RunOptions, run_study
 
@@ -259,7 +259,7 @@ def run(**options: Any) -> int:
 )
 @storage_options
 def status(**options: Any) -> None:
-    """Show what came of the studies so far."""
+    """Show the studies' trials and best results so far."""
     from hpsearch.cli.status import show_status
 
     show_status(**options)
@@ -279,11 +279,11 @@ def studies() -> None:
 @name_option
 @storage_options
 @data_option
-@click.option("--seed", type=Count(0), help="For a study that is not there yet.  [default: the study's]")
+@click.option("--seed", type=Count(0), help="For a study that does not exist yet.  [default: the study's]")
 def enqueue(**options: Any) -> None:
     """Put a trial of your own into the queue.
 
-    The next run takes it first, and draws what is not given: hpsearch enqueue --study lenet lr=0.01 optimizer=adam
+    The next run takes it first, and samples what is not given: hpsearch enqueue --study lenet lr=0.01 optimizer=adam
     """
     from hpsearch.cli.enqueue import enqueue_trial
 
@@ -293,9 +293,9 @@ def enqueue(**options: Any) -> None:
 @cli.command()
 @study_option
 @data_option
-@click.option("--workers", type=Count(), help="For the estimate.  [default: one per core]")
+@click.option("--workers", type=Count(), help="For the time estimate.  [default: one per core]")
 def check(**options: Any) -> None:
-    """Try a study out: space, grid, data, model, time."""
+    """Check a study: space, grid, data, model, time."""
     from hpsearch.cli.check import check_study
 
     check_study(**options)
@@ -308,9 +308,9 @@ def check(**options: Any) -> None:
 @data_option
 @out_option("reports/NAME")
 def report(**options: Any) -> int:
-    """Write what came of a study: tables, plots, a page.
+    """Write a study's report: a page, tables, plots.
 
-    summary.md, trials.csv (one row a trial), history.csv (one row an interval) and plots/.
+    summary.md, trials.csv (one row per trial), history.csv (one row per epoch, or other interval) and plots/.
     """
     from hpsearch.cli.report import report_study
 
@@ -327,17 +327,17 @@ def report(**options: Any) -> int:
 )
 @click.option("--repeats", type=Count(), default=5, show_default=True, help="Seeds for each strategy.")
 @click.option("--epoch-budget", type=Count(), required=True, help="Epochs each strategy trains under each seed.")
-@click.option("--name", help="What the pairs' names begin with, NAME@STRATEGY#REPEAT.  [default: the study file's]")
+@click.option("--name", help="The prefix of the pairs' names, NAME@STRATEGY#REPEAT.  [default: the study file's]")
 @storage_options
 @data_option
 @click.option("--workers", type=Count(), help="Processes, each with one pair and one thread.  [default: one per core]")
-@click.option("--seed", type=Count(0), help="The first repeat's seed; the next add one.  [default: the study's]")
+@click.option("--seed", type=Count(0), help="The first repeat's seed; each next one adds 1.  [default: the study's]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
 @out_option("reports/NAME")
 def compare(**options: Any) -> int:
-    """Train strategies side by side, epoch for epoch.
+    """Compare search strategies at an equal number of epochs.
 
-    The same command again goes on where it stopped, or only writes the comparison again.
+    The same command again continues where it stopped, or only writes the comparison again.
     """
     from hpsearch.cli.compare import CompareOptions, compare_strategies
 
@@ -393,11 +393,11 @@ def retrain(**options: Any) -> int:
 @storage_options
 @click.option("--port", type=Count(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 def dashboard(storage: str, runs: Path, port: int) -> None:
-    """Serve the Optuna dashboard, read only, here."""
+    """Serve the Optuna dashboard, read only."""
     from hpsearch.dashboard import make_server
 
     server = make_server(storage, port, runs)
-    print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", file=sys.stderr)
+    print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C stops it)", file=sys.stderr)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

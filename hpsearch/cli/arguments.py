@@ -1,4 +1,4 @@
-"""What the options that several commands share stand for, and the running command as it was typed."""
+"""The values of the options that several commands share, and the running command as it was typed."""
 
 import os
 import shlex
@@ -14,15 +14,15 @@ from hpsearch.datasets import DATA_VARIABLE
 from hpsearch.errors import UsageError
 from hpsearch.search.database import mask_passwords
 
-# What says which study, and where it and its files are.
+# The options that select a study and say where it and its files are.
 WHERE = ("study", "name", "storage", "runs", "data")
 
 
 def as_typed(command: str | None = None, *, only: Collection[str] | None = None, **changes: object) -> str:
     """Return the running command as it was typed, quoted for a shell.
 
-    `changes` sets options, or leaves those out that are None or False; what came from the environment or is a default
-    is not there anyway. Another `command` takes over the options `only`. A storage's password is not shown.
+    `changes` sets options, or removes them where it has None or False. Options from the environment and defaults are
+    left out. For another `command`, `only` names the options to keep. A storage's password is not shown.
     """
     context = click.get_current_context()
     words = ["hpsearch", command or str(context.info_name)]
@@ -52,7 +52,7 @@ def _option(name: str, value: object) -> Iterable[str]:
 
 
 def set_data_folder(data: Path | None) -> None:
-    """Make `--data` hold for this process and its workers."""
+    """Apply `--data` to this process and its workers."""
     if data is not None:
         os.environ[DATA_VARIABLE] = str(data)
 
@@ -65,12 +65,12 @@ def check_device(device: str) -> str:
         kind, index = torch.device(device).type, torch.device(device).index or 0
     except RuntimeError as error:
         raise UsageError(f"--device {device!r}: give cpu, cuda, cuda:N, mps or auto") from error
-    there = {
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and index < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }.get(kind, False)
-    if not there:
+    if not available:
         raise UsageError(f"--device {device}: this machine has none; --device cpu always works")
     return device
 
@@ -85,9 +85,9 @@ def default_workers(device: str) -> int:
 
 
 def output_folder(path: Path) -> Path:
-    """Return `path`, where a folder can be made and written to. Raises UsageError if not.
+    """Return `path` if a folder can be created and written to there. Raises UsageError if not.
 
-    Folders that were made to find out are removed again: a command that fails later leaves no empty ones behind.
+    Folders created for the check are removed again, so that a command that fails later leaves no empty ones behind.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:

@@ -1,4 +1,4 @@
-"""`hpsearch check`: a study tried out without being run."""
+"""`hpsearch check`."""
 
 import tempfile
 import time
@@ -21,9 +21,9 @@ from hpsearch.text import duration, short
 from hpsearch.training import Run, evaluate, train
 from hpsearch.tryout import check_first_batch
 
-# Up to so many grid points of a parameter are listed.
+# The maximum number of grid points listed for a parameter.
 MOST_POINTS = 12
-# For the estimate so many batches are trained, fewer where they take long, and so many examples evaluated.
+# For the time estimate: how many batches are trained, for about how long at most, and how many examples evaluated.
 BATCHES, SECONDS, EVALUATED = 50, 3.0, 2000
 
 
@@ -40,9 +40,9 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
         _print_space(console, describe(definition.trace))
         n_trials = definition.n_trials
         try:
-            found = len(grid_points(definition.trace))
-            points = f"{found:,} points"
-            n_trials = found if definition.sampler == "grid" else n_trials
+            count = len(grid_points(definition.trace))
+            points = f"{count:,} points"
+            n_trials = count if definition.sampler == "grid" else n_trials
         except UsageError as error:
             points = f"none: {error}"
         console.print(f"\ngrid     {points}", soft_wrap=True)
@@ -54,9 +54,9 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
 
 def _print_space(console: Console, space: dict[str, Described]) -> None:
     table = plain_table("parameter", "type", "range", "grid", "only when")
-    for name, found in space.items():
-        parameter = found.parameter
-        conditions = [f"{other} = {' or '.join(map(str, values))}" for other, values in found.conditions.items()]
+    for name, described in space.items():
+        parameter = described.parameter
+        conditions = [f"{other} = {' or '.join(map(str, values))}" for other, values in described.conditions.items()]
         table.add_row(
             name,
             type(parameter).__name__.lower(),
@@ -87,7 +87,7 @@ def _print_data(console: Console, dataset: Dataset) -> None:
 
 
 def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_trials: int, workers: int) -> None:
-    """Train a configuration from the middle of the space for some batches, and say how long a run may take."""
+    """Train a configuration from the middle of the space for some batches, and print how long a run may take."""
     study = study_file.study
     params = middle(study.trace)
     torch.set_num_threads(1)
@@ -97,7 +97,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     seconds = stop_after.seconds_per_batch
     per_interval = _seconds_around(run, dataset)
     per_trial = seconds * run.total_steps + per_interval * run.intervals
-    # This command has imported and loaded what a run does, and each worker does again.
+    # Twice, because a run and then its workers import and load what this command has.
     start = 2 * (time.time() - psutil.Process().create_time())
     rounds = -(-n_trials // workers)
     given = " ".join(f"{name}={short(value)}" for name, value in params.items())
@@ -116,7 +116,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
 
 
 def _seconds_around(run: Run, dataset: Dataset) -> float:
-    """Return how long an interval takes besides its batches: evaluation, and writing the resume point."""
+    """Return how long an interval takes apart from its batches: evaluation, and writing the resume point."""
     began = time.perf_counter()
     split = run.validation_split
     few = split
@@ -132,7 +132,7 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
 
 
 class _StopAfter:
-    """Stops training after `batches` batches, or four that take longer than `seconds`; tells how long one takes."""
+    """Stops training after `batches` batches, or after `seconds` but at least four batches, and times them."""
 
     def __init__(self, batches: int, seconds: float) -> None:
         self._batches, self._seconds = batches, seconds
@@ -145,6 +145,6 @@ class _StopAfter:
 
     @property
     def seconds_per_batch(self) -> float:
-        """The mean over all batches but the first, which warms up."""
+        """The mean over all batches but the first, which is a warm-up."""
         taken = [after - before for before, after in zip(self._times, self._times[1:], strict=False)]
         return sum(taken[1:]) / len(taken[1:]) if len(taken) > 1 else sum(taken)

@@ -43,7 +43,7 @@ class CompareOptions:
 def compare_strategies(options: CompareOptions) -> int:
     """Train every strategy under every seed, write the comparison; return the exit code.
 
-    Raises HpsearchError; bad input is found before anything is created.
+    Raises HpsearchError; bad input raises before anything is created.
     """
     console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -92,11 +92,11 @@ def compare_strategies(options: CompareOptions) -> int:
         return 130
     if watcher.failures:
         raise HpsearchError(
-            f"{len(watcher.failures)} of {len(pairs)} pairs failed: the same command tries them again, and leaving "
-            f"their strategies out compares the others. The first failure is {watcher.failures[0]}"
+            f"{len(watcher.failures)} of {len(pairs)} pairs failed: run the same command to try them again, or leave "
+            f"their strategies out to compare the others. The first failure is {watcher.failures[0]}"
         )
     if watcher.trained_here == 0:
-        console.print("hpsearch: nothing was left to train: every pair has its epochs", soft_wrap=True)
+        console.print("hpsearch: nothing was left to train: every pair has used its epochs", soft_wrap=True)
     return 0
 
 

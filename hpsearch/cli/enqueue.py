@@ -37,7 +37,7 @@ def enqueue_trial(
     counts = stored.storage.counts(stored.study_id)
     enough = sum(counts.get(state, 0) for state in (*FINISHED, TrialState.RUNNING, TrialState.WAITING))
     given = " ".join(f"{key}={value}" for key, value in fixed.items())
-    print(f"Trial {number} waits: {given}; what is not given will be drawn")
+    print(f"Trial {number} waits in the queue: {given}; what is not given will be sampled")
     everything = as_typed("run", only=WHERE, n_trials=max(enough, study_file.study.n_trials))
     print(f"Next        {everything}")
     enqueued = as_typed("run", only=WHERE, n_trials=enough, sampler="manual")

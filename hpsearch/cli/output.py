@@ -1,4 +1,4 @@
-"""How the commands print: consoles and tables. Imports neither torch nor Optuna."""
+"""Consoles and tables for the commands' output. Imports neither torch nor Optuna."""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: names and values are the user's, and no markup or emoji codes."""
+    """Return a console that prints text as it is: the user's names and values are not markup or emoji codes."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*columns: str) -> Table:
-    """Return an empty table without lines, fit for a terminal and for a file."""
+    """Return an empty table without lines, suitable for a terminal and for a file."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")

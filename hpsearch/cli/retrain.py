@@ -46,7 +46,7 @@ class RetrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is to be confirmed and trained."""
+    """The candidates, and what is needed to train them."""
 
     candidates: Sequence[Configuration]
     study_file: StudyFile
@@ -76,12 +76,12 @@ def retrain(options: RetrainOptions) -> int:
                 ended=progress.ended,
             )
     except KeyboardInterrupt:
-        console.print(f"hpsearch: interrupted; what is trained is kept: {as_typed()}", soft_wrap=True)
+        console.print(f"hpsearch: interrupted; all progress is saved: {as_typed()}", soft_wrap=True)
         return 130
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
     winner = candidates[int(best["candidate"]) - 1]
-    make_console().print(frame_table(_shown(ranking, options.configurations, job.study_file.study.unit)))
+    make_console().print(frame_table(_ranking_table(ranking, options.configurations, job.study_file.study.unit)))
     print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
     with progress:
         run = train_final_model(
@@ -93,7 +93,7 @@ def retrain(options: RetrainOptions) -> int:
             reported=progress.finally_reported,
         )
     assert job.data.test is not None
-    # Before the test set is used, which is not to be used again when this fails.
+    # Before the test set is used: if the export raises, the test set must not have been used yet.
     program = export_program(run.model, job.data.test)
     evaluation = evaluate_once(run.model, job.data)
     final = FinalModel(
@@ -115,12 +115,12 @@ def retrain(options: RetrainOptions) -> int:
         flush=True,
     )
     if program.error is not None:
-        raise HpsearchError(f"all is written but the exported program: {program.error}")
+        raise HpsearchError(f"everything is written except the exported program: {program.error}")
     return 0
 
 
 def _load(options: RetrainOptions, console: Console) -> _Job:
-    """Read the candidates, and load the study file and data that they were found with. Raises UsageError."""
+    """Read the candidates and load their study file and data. Raises UsageError."""
     paths = options.configurations
     candidates = [read_configuration(path) for path in paths]
     _check_together(paths, candidates)
@@ -172,23 +172,23 @@ def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) 
 def _study_path(path: Path, configuration: Configuration) -> Path:
     """Return the file in the studies folder that a configuration was exported from.
 
-    A configuration may come from elsewhere, and so does not decide what is run: the file is the one of that name in
-    the user's own folder, and has the same text. Raises UsageError if there is none.
+    A configuration may come from an untrusted source, so it does not decide what code is run: the file is the one of
+    that name in the user's own folder, and must have the same text. Raises UsageError if there is none.
     """
-    found = studies_folder() / Path(configuration.study_file).name
-    if not found.is_file():
+    file = studies_folder() / Path(configuration.study_file).name
+    if not file.is_file():
         raise UsageError(
-            f"{path} is of the study file {brief(configuration.study_file)}, and there is no {found}: give --study FILE"
+            f"{path} is of the study file {brief(configuration.study_file)}, but there is no {file}: give --study FILE"
         )
-    if digest(found.read_bytes()) != configuration.study_digest:
+    if digest(file.read_bytes()) != configuration.study_digest:
         raise UsageError(
-            f"{found} does not have the text that {path} was exported from: undo the change, export again, or have "
-            f"--study {found} say what has changed"
+            f"{file} does not have the text that {path} was exported from: undo the change, export again, or give "
+            f"--study {file} to see what has changed"
         )
-    return found
+    return file
 
 
-def _shown(ranking: pd.DataFrame, paths: Sequence[Path], unit: str) -> pd.DataFrame:
+def _ranking_table(ranking: pd.DataFrame, paths: Sequence[Path], unit: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],

@@ -46,7 +46,7 @@ class RunOptions:
 
 
 def run_study(options: RunOptions) -> int:
-    """Run a study; return the exit code. Raises HpsearchError; bad input is found before anything is created."""
+    """Run a study; return the exit code. Raises HpsearchError; bad input raises before anything is created."""
     console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_data_folder(options.data)
@@ -59,18 +59,18 @@ def run_study(options: RunOptions) -> int:
         )
         print_best(stored, search.study_file)
         return 0
-    # Shown on a terminal only, and gone afterwards: bad input is answered by one line.
+    # On a terminal only, and erased afterwards: bad input prints a single line.
     with console.status(f"loading the data of {search.study_file.name}") if console.is_terminal else nullcontext():
         loaded = Loaded.of(search)
     with run_progress(console) as progress:
         finished = run(search, loaded, progress)
     stored = finished.stored
-    # One that did not end by itself may have lost its database.
+    # If the run did not end by itself, the database may be unreachable.
     best, trained = (stored.best_trial(), _seconds_trained(stored)) if finished.end == "done" else (None, None)
     console.print(progress.last_line(best, trained), soft_wrap=True)
     if finished.end != "done":
-        # As the observer last heard: the database may be away.
-        _say_interrupted(console, search, stored, finished.end, progress.states.get(TrialState.WAITING, 0))
+        # The number last reported to the observer: the database may be unreachable.
+        _print_interrupted(console, search, stored, finished.end, progress.states.get(TrialState.WAITING, 0))
         return 130 if finished.end == "interrupted" else 0
     if progress.finished_here == 0:
         points = search.points
@@ -107,12 +107,12 @@ def _search(options: RunOptions) -> Search:
     return replace(search, limits=limits, workers=min(workers, limits.n_trials))
 
 
-def _say_interrupted(console: Console, search: Search, stored: StoredStudy, end: str, waiting: int) -> None:
-    what = "interrupted" if end == "interrupted" else f"the time of {search.limits.timeout:g} s is over"
+def _print_interrupted(console: Console, search: Search, stored: StoredStudy, end: str, waiting: int) -> None:
+    what = "interrupted" if end == "interrupted" else f"the time limit of {search.limits.timeout:g} s is reached"
     name = stored.name if stored.name != search.study_file.name else None
     console.print(
         f"hpsearch: {what}; everything is saved in {mask_passwords(stored.storage.engine.url)} and {stored.folder}; "
-        f"{waiting} unfinished trial{'s' * (waiting != 1)} will go on from the last {search.study_file.study.unit}: "
+        f"{waiting} unfinished trial{'s' * (waiting != 1)} will continue from the last {search.study_file.study.unit}: "
         f"{as_typed(n_trials=search.limits.n_trials, name=name, fresh=False)}",
         soft_wrap=True,
     )
@@ -123,8 +123,8 @@ def _finished(stored: StoredStudy) -> str:
 
 
 def _seconds_trained(stored: StoredStudy) -> float:
-    found = (TrialRecord.of(trial).seconds for trial in stored.optuna_study().get_trials(deepcopy=False))
-    return float(sum(seconds for seconds in found if seconds is not None))
+    records = (TrialRecord.of(trial) for trial in stored.optuna_study().get_trials(deepcopy=False))
+    return float(sum(record.seconds for record in records if record.seconds is not None))
 
 
 def print_best(stored: StoredStudy, study_file: StudyFile) -> None:
@@ -143,7 +143,7 @@ def print_best(stored: StoredStudy, study_file: StudyFile) -> None:
     for name, value in best.params.items():
         print(f"            {name:<{width}}  {short(value)}")
     weights = stored.trial_folder(best.number) / BEST_WEIGHTS
-    print(f"Weights     {weights if weights.exists() else f'{weights} (not there any more)'}")
+    print(f"Weights     {weights if weights.exists() else f'{weights} (no longer there)'}")
     print(f"Next        {as_typed('status', only=('storage', 'runs'), study=stored.name)}")
     given = stored.name if stored.name != study_file.name else None
     print(f"            {as_typed('report', only=WHERE, name=given)}")

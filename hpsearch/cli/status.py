@@ -1,4 +1,4 @@
-"""`hpsearch status`. It does not import torch, which would take longer than all else."""
+"""`hpsearch status`. It does not import torch, which would take most of the time."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +25,9 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
 
     console = make_console()
     stored = open_storage(storage)
-    found = overviews(stored, study)
+    studies = overviews(stored, study)
     table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
-    for one in found:
+    for one in studies:
         table.add_row(
             one.name,
             str(one.counts.get(TrialState.COMPLETE, 0) - one.diverged),
@@ -39,7 +39,7 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
         )
     console.print(table)
     if study is not None:
-        _show_trials(console, stored, found[0], runs)
+        _show_trials(console, stored, studies[0], runs)
 
 
 def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: Path) -> None:
@@ -66,7 +66,7 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
         console.print(table)
     if len(study.directions) > 1:
         console.print(
-            f"study {study.name} has {len(study.directions)} objectives, so there is no one best trial: "
+            f"study {study.name} has {len(study.directions)} objectives, so there is no single best trial: "
             f"hpsearch dashboard shows them",
             soft_wrap=True,
         )
@@ -78,7 +78,7 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
 
 
 def _number(value: float | None) -> str:
-    """Return a value with the four digits that matter of an accuracy, or in short where it is none."""
+    """Return a value with four decimals, as for an accuracy; a large one with five significant digits."""
     return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"
 
 

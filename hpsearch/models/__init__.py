@@ -1,4 +1,4 @@
-"""Models to start from. A recipe may return any other `nn.Module` as well."""
+"""Models to start from. A recipe may use any other `nn.Module` as well."""
 
 from hpsearch.models.activations import ACTIVATIONS, Maxout, activation
 from hpsearch.models.gradients import gradient_norms

@@ -42,5 +42,5 @@ def activation(name: str) -> nn.Module:
 
 
 def pieces(name: str) -> int:
-    """Return how many numbers the layer before an activation computes for each of its outputs: 2 for maxout."""
+    """Return how many inputs an activation takes for each of its outputs: 2 for maxout, 1 for the others."""
     return getattr(activation(name), "pieces", 1)

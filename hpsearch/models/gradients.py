@@ -1,4 +1,4 @@
-"""How large the gradient is in each layer: where it vanishes or explodes, it is seen here."""
+"""Gradient norms by layer, which show where the gradient vanishes or explodes."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ def gradient_norms(
 ) -> dict[str, float]:
     """Return the Euclidean norm of the loss's gradient in each layer's weights, from the first layer to the last.
 
-    The keys are the layers' names in the model; biases and normalisations are left out. The model's own `.grad`
-    is neither used nor changed. Hochreiter's and Bengio's vanishing gradient: Bengio, Simard and Frasconi, *Learning
-    long-term dependencies with gradient descent is difficult*, IEEE Trans. Neural Networks 5 (1994).
+    The keys are the layers' names in the model; biases and normalisation layers are left out. The parameters' `.grad`
+    is neither used nor changed. On vanishing gradients: Bengio, Simard and Frasconi, *Learning long-term dependencies
+    with gradient descent is difficult*, IEEE Trans. Neural Networks 5 (1994).
     """
     weights = {
         name.removesuffix(".weight"): parameter

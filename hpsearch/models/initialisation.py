@@ -1,4 +1,4 @@
-"""How a network's weights start, by name."""
+"""Weight initialisations by name."""
 
 from collections.abc import Callable
 
@@ -24,13 +24,13 @@ INITIALISATIONS: dict[str, Callable[[Tensor], object]] = {
 
 
 def initialise(model: nn.Module, name: str) -> None:
-    """Draw the weights of every linear and convolution layer in `model` anew; their biases become zero.
+    """Initialise the weights of every linear and convolution layer of `model`, and set their biases to zero.
 
     `xavier`: variance 2 / (inputs + outputs), made for tanh (Glorot and Bengio, AISTATS 2010).
     `he`: variance 2 / inputs, made for ReLU (He, Zhang, Ren and Sun, arXiv 1502.01852).
     `normal`: standard deviation 0.01 whatever the layer's size, as before those two (Krizhevsky et al., NIPS 2012).
-    `zeros`: for a single layer only; the neurons of a hidden one would stay equal for ever.
-    `default`: what torch drew, uniform within 1 / sqrt(inputs), biases too.
+    `zeros`: for a single layer only; the neurons of a hidden layer would stay equal.
+    `default`: torch's own, uniform within ± 1 / sqrt(inputs), biases too.
     Raises UsageError for an unknown name.
     """
     if name == "default":

@@ -13,9 +13,9 @@ from hpsearch.models.activations import pieces
 class LeNet(nn.Module):
     """Images (N, channels, size, size) to logits (N, classes).
 
-    conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, classes; `width` multiplies the hidden numbers. The first
-    convolution is padded by two, so that 28x28 images take the course's 32x32 path. `dropout` acts on the outputs
-    of the two hidden linear layers.
+    conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, classes; `width` multiplies the numbers of hidden channels and
+    neurons. The first convolution is padded by two, so that 28x28 images give the layer sizes of the course's 32x32
+    ones. `dropout` applies to the outputs of the two hidden linear layers.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LeNet(nn.Module):
             raise UsageError(f"LeNet: images must be at least 12x12 pixels, got size={size}")
         self.shape = (channels, size, size)
         linear_pieces = pieces(activation)
-        # A non-decreasing activation gives the same after pooling as before it, for a quarter of the work.
+        # A non-decreasing activation gives the same result after max pooling as before it, at a quarter of the cost.
         self.features = nn.Sequential(
             nn.Conv2d(channels, first * linear_pieces, 5, padding=2),
             nn.MaxPool2d(2),

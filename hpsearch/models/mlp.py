@@ -13,8 +13,8 @@ from hpsearch.models.initialisation import initialise
 class MLP(nn.Module):
     """Inputs (N, ...) flattened to (N, inputs), through `hidden` layers, to outputs (N, classes).
 
-    With `classes=1` the output is one number, shape (N, 1), as a `Perceptron`'s. `initialisation` is a name that
-    `hpsearch.models.initialise` knows.
+    With `classes=1` the output is one number, shape (N, 1), as that of a `Perceptron`. `initialisation` is one of the
+    names of `hpsearch.models.initialise`.
     """
 
     def __init__(

@@ -10,9 +10,9 @@ from hpsearch.models.initialisation import initialise
 
 
 class Perceptron(nn.Module):
-    """Inputs (N, ...) flattened to (N, inputs), to f = W'x + b, shape (N, 1): above zero is the positive class.
+    """Inputs (N, ...) flattened to (N, inputs), to f = W'x + b, shape (N, 1); f > 0 is the positive class.
 
-    With `BinaryCrossEntropy` the same neuron is the sigmoid neuron, logistic regression.
+    With `BinaryCrossEntropy` it is a sigmoid neuron, that is, logistic regression.
     """
 
     def __init__(self, *, inputs: int = 2, initialisation: str = "default") -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while a command works. All of it goes to stderr; stdout is for results."""
+"""What commands show while they work. All of it goes to stderr; stdout is for results."""
 
 from hpsearch.progress.compare import compare_progress
 from hpsearch.progress.retrain import RetrainProgress

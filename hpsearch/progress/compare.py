@@ -16,10 +16,9 @@ from hpsearch.text import duration, plural
 
 
 def compare_progress(console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> "CompareLines":
-    """Return the watcher that fits where `console` writes to.
+    """Return the watcher for `console`: a table on a terminal, lines elsewhere.
 
-    `before` has the intervals that each pair has trained already, of the `budget`. `unit` is what an interval is
-    called.
+    `before` has the intervals of the `budget` that each pair has trained already. `unit` is what an interval is called.
     """
     watcher = CompareTable if console.is_terminal else CompareLines
     return watcher(console, name, before, budget, unit)
@@ -49,11 +48,11 @@ class CompareLines(Watcher):
         pass
 
     def pair_started(self, pair: Pair) -> None:
-        """Note a pair."""
+        """Record that a pair has started."""
         self.running[pair] = self.before[pair]
 
     def pair_reported(self, pair: Pair, accuracy: float) -> None:
-        """Note a pair's interval."""
+        """Record a pair's interval."""
         self.running[pair] += 1
         self.trained_here += 1
         self.best[pair] = max(accuracy, self.best.get(pair, 0.0))
@@ -73,7 +72,7 @@ class CompareLines(Watcher):
         self.line(f"{pair.name}  failed: {last_line(error)}")
 
     def whole_repeats(self) -> set[int]:
-        """Return the repeats in which every pair is finished."""
+        """Return the repeats whose pairs are all finished."""
         return {pair.repeat for pair in self.finished} - {pair.repeat for pair in self.before.keys() - self.finished}
 
     def _progress(self) -> str:

@@ -12,7 +12,7 @@ from hpsearch.training import IntervalReport
 
 
 class RetrainProgress:
-    """One line a finished training; on a terminal a bar with the time left, in a pipe a line an interval at the end."""
+    """One line per finished training; a bar on a terminal, a line per interval of the final training in a pipe."""
 
     def __init__(self, console: Console, trainings: int, intervals: int, unit: str) -> None:
         self._console = console
@@ -32,7 +32,7 @@ class RetrainProgress:
         self._bar.stop()
 
     def reported(self, candidate: int, seed: int, report: IntervalReport) -> None:
-        """A candidate finished an interval under a seed."""
+        """Record an interval of a candidate under a seed."""
         self._running[candidate, seed] = min(report.interval / self._intervals, 1.0)
         self._update()
 
@@ -42,15 +42,15 @@ class RetrainProgress:
         self._running.pop((candidate, seed), None)
         self._update()
         if outcome.error is None:
-            said = f"best validation accuracy {outcome.best_value:.4f}"
+            result = f"best validation accuracy {outcome.best_value:.4f}"
         else:
-            said = f"{outcome.reason}: {last_line(outcome.error)}"
+            result = f"{outcome.reason}: {last_line(outcome.error)}"
         left = (time.monotonic() - self._began) / self._done * (self._trainings - self._done)
         count = f"{self._done}/{self._trainings}" + (f", {duration(left)} left" if left else "")
-        self._console.print(f"candidate {candidate}, seed {seed}: {said}  ({count})", soft_wrap=True)
+        self._console.print(f"candidate {candidate}, seed {seed}: {result}  ({count})", soft_wrap=True)
 
     def finally_reported(self, report: IntervalReport, intervals: int) -> None:
-        """The final training finished an interval."""
+        """Record an interval of the final training."""
         description = f"final training, {report.interval} of {intervals}"
         self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:

@@ -22,7 +22,7 @@ REFRESH_SECONDS = 0.25
 
 
 def run_progress(console: Console) -> "RunLines":
-    """Return the observer that fits where `console` writes to."""
+    """Return the observer for `console`: a table on a terminal, lines elsewhere."""
     return RunTable(console) if console.is_terminal else RunLines(console)
 
 
@@ -56,7 +56,7 @@ class RunLines(Observer):
         pass
 
     def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
-        """Say what is going to be done, and take what the study has come to before."""
+        """Print what the run will do, and read the study's best trial so far."""
         self.name, self.intervals, self.unit = stored.name, loaded.intervals, search.study_file.study.unit
         if loaded.data.note:
             self.message(f"the data are {loaded.data.note}")
@@ -68,15 +68,15 @@ class RunLines(Observer):
             self.best = (best.value or 0.0, best.number)
 
     def counts(self, counts: dict[TrialState, int], limit: int) -> None:
-        """Take the present number of trials in each state."""
+        """Record the current number of trials in each state."""
         self.states, self.limit = counts, limit
 
     def started(self, task: Task, intervals_before: int) -> None:
-        """Note a trial."""
+        """Record that a trial has started."""
         self.rows[task.number] = _Row(task, intervals_before)
 
     def reported(self, number: int, report: IntervalReport) -> None:
-        """Note a trial's progress."""
+        """Record a trial's progress."""
         row = self.rows[number]
         row.done = report.interval
         row.last = report.validation_accuracy
@@ -91,7 +91,7 @@ class RunLines(Observer):
         self.print_line(self.line(number, state, outcome, row.task.params if row else {}))
 
     def released(self, number: int) -> None:
-        """Forget a trial."""
+        """Remove a trial that is no longer trained here."""
         self.rows.pop(number, None)
 
     def message(self, text: str) -> None:
@@ -129,8 +129,8 @@ class RunLines(Observer):
     def last_line(self, best: FrozenTrial | None, trained: float | None) -> str:
         """Return counts, best and times of a study whose run has ended.
 
-        Other processes may have had a part in it: `best` is the study's best trial, `trained` the seconds of training
-        in all of its trials, None where they are not known.
+        Other processes may have trained part of it: `best` is the study's best trial, `trained` the seconds of training
+        in all of its trials; None if unknown.
         """
         if best is not None:
             self.best = (best.value or 0.0, best.number)

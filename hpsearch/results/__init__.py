@@ -1,4 +1,4 @@
-"""What a study came to, as pandas frames, reports and models.
+"""The results of a study as pandas frames, reports and models.
 
 Reads the database and the run folders; changes neither.
 """

@@ -1,7 +1,7 @@
-"""What a comparison of strategies came to: a table, best-so-far curves, and what the numbers allow to be said.
+"""The results of a comparison of strategies: tables, best-so-far curves, and the conclusions they support.
 
-All of it follows from two frames: `epochs_frame`, one row an epoch of training in the order they were trained, and
-`repeats_frame`, one row a strategy and repeat.
+Everything is computed from two frames: `epochs_frame`, one row per interval in the order of training, and
+`repeats_frame`, one row per strategy and repeat.
 """
 
 from collections.abc import Hashable, Mapping
@@ -20,7 +20,7 @@ from hpsearch.search.study_attrs import WALL_SECONDS
 from hpsearch.search.trial_record import trained_intervals
 from hpsearch.text import plural
 
-# "Within 0.5 % of the best": this share of it.
+# "Within 0.5 % of the best": at least this fraction of it.
 NEAR = 0.995
 # The level of the test against random search.
 SIGNIFICANT = 0.05
@@ -28,10 +28,10 @@ KEYS = ["strategy", "repeat"]
 
 
 def epochs_frame(stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
-    """Return one row an interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
+    """Return one row per interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
 
-    A pair trains one trial at a time, and goes on with an interrupted one first: the order of the trials' numbers. The
-    interval in which a trial diverged has no accuracy.
+    A pair trains one trial at a time and resumes an interrupted one first, so the order is that of the trials' numbers.
+    The interval in which a trial diverged has no accuracy.
     """
     rows = [
         (pair.strategy, pair.repeat, trial.number, interval, trial.intermediate_values.get(interval))
@@ -49,12 +49,11 @@ def epochs_frame(stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 
 
 
 def repeats_frame(stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Return one row a strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
+    """Return one row per strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
 
-    `best_complete` is the best accuracy of a complete trial alone, `area` the mean over the budget's epochs of the best
-    accuracy so far, `epochs_to_near` the epochs until the best so far came within 0.5 % of the best of all (missing if
-    never), `rank` the rank by best accuracy among the
-    strategies of the same repeat, ties averaged.
+    `best_complete` is the best accuracy of the complete trials only, `area` the mean over the budget's epochs of the
+    best accuracy so far, `epochs_to_near` the epochs until the best so far came within 0.5 % of the best of all
+    (missing if never), `rank` the rank by best accuracy among the strategies of the same repeat, ties averaged.
     """
     rows = []
     for pair, study in stored.items():
@@ -91,7 +90,7 @@ def repeats_frame(stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budg
 def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Return the best accuracy after each epoch (rows) of each strategy and repeat (columns).
 
-    A grid that ends before the budget keeps its best from there on.
+    A grid that is exhausted before the budget keeps its best from there on.
     """
     wide = epochs.pivot_table(index="epochs", columns=KEYS, values="best", sort=False)
     step = int(wide.index.min())
@@ -99,15 +98,15 @@ def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
 
 
 def improvements(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `epochs` in which the best accuracy so far rose: the curves, in few rows."""
+    """Return the rows of `epochs` in which the best accuracy so far rose, enough to draw the curves."""
     return epochs[epochs["best"] > epochs.groupby(KEYS)["best"].shift(fill_value=-1.0)]
 
 
 def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a strategy, the best mean first: means over the repeats, and their spread.
+    """Return one row per strategy, the best mean first: means over the repeats, and their spread.
 
     `_sd` is a sample standard deviation, `_se` a standard error of the mean (sd / √repeats); `near_median` is over all
-    repeats, infinite where half of them or more never came near.
+    repeats, infinite if half of them or more never came that near.
     """
     groups = repeats.groupby("strategy", sort=False)
     frame = groups.agg(
@@ -138,16 +137,16 @@ def within_one_se(repeats: pd.DataFrame, strategies: pd.DataFrame) -> list[str]:
     """
     best = strategies["strategy"].iloc[0]
     behind = -against(repeats, best)["difference"]
-    # A rounding error must not decide what is exactly one standard error behind.
+    # Rounding errors must not exclude a strategy that is exactly one standard error behind.
     near = behind <= against(repeats, best)["se"].fillna(0.0) + 1e-12
     return [best, *(name for name in strategies["strategy"].iloc[1:] if near[name])]
 
 
 def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return for every other strategy how its best accuracy differs from the reference's, paired by repeat.
+    """Return the difference in best accuracy of every other strategy to the reference, paired by repeat.
 
-    `difference` is the mean, `se` its standard error, `p` that of a one-sided paired t-test for being better (1 where
-    all repeats differ by the same).
+    `difference` is the mean, `se` its standard error, `p` that of a one-sided paired t-test for being better (1 if the
+    difference is the same in all repeats).
     """
     wide = repeats.pivot(index="repeat", columns="strategy", values="best")
     differences = wide.drop(columns=reference).sub(wide[reference], axis=0)
@@ -157,7 +156,7 @@ def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, default: str, examples: int) -> str:
-    """Return a paragraph on what the comparison shows, and what it does not, from its numbers alone.
+    """Return a paragraph on what the comparison's numbers show and what they do not.
 
     `default` is the study's own strategy, `examples` the number of validation examples.
     """
@@ -179,18 +178,18 @@ def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, 
         )
         text.append(_default_sentence(default, near, rest))
     else:
-        text.append("One seed says nothing about the spread: repeat it before choosing by these numbers.")
+        text.append("One seed does not show the spread: compare under more seeds before choosing by these numbers.")
     if "random" in list(strategies["strategy"]) and len(strategies) > 1 and count > 1:
         text.append(_against_random(repeats))
     text.append(
-        f"One of the {examples:,} validation examples is {1 / examples:.4f}. A search's best is the luckiest of many "
-        f"noisy accuracies, so all these are optimistic; the test set, through `hpsearch retrain`, is not."
+        f"One of the {examples:,} validation examples is {1 / examples:.4f}. A search's best is the highest of many "
+        f"noisy accuracies, so all of these are optimistic; test accuracy, from `hpsearch retrain`, is not."
     )
     return " ".join(text)
 
 
 def _against_random(repeats: pd.DataFrame) -> str:
-    """Return what the numbers say of random search: who is better by a paired t-test, corrected for their number."""
+    """Return the comparison with random search: what is better by a paired t-test, corrected for their number."""
     paired = against(repeats, "random")
     figures = ", ".join(f"{name} {_signed(row['difference'])} ± {row['se']:.4f}" for name, row in paired.iterrows())
     better = [str(name) for name in paired.index[paired["p"] * len(paired) < SIGNIFICANT]]
@@ -199,14 +198,14 @@ def _against_random(repeats: pd.DataFrame) -> str:
         verdict = f"better than random search {_are(better)} ({tests})"
     else:
         verdict = (
-            f"none can be told from random search with so few epochs and seeds ({tests}), which does not show that "
-            f"they are equal"
+            f"none differs significantly from random search with so few epochs and seeds ({tests}), which does not "
+            f"show that they are equal"
         )
     return f"Against random search, paired by seed: {figures} (standard errors); {verdict}."
 
 
 def _signed(number: float) -> str:
-    # Adding zero makes the negative zero that rounding may leave a positive one.
+    # Adding zero turns the negative zero that rounding may return into a positive one.
     return f"{round(number, 4) + 0.0:+.4f}"
 
 
@@ -219,11 +218,11 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def of_complete(strategies: pd.DataFrame) -> str:
-    """Return a sentence on how much higher the bests are than those of complete trials, which a search hands over."""
+    """Return a sentence on how much lower the best complete trials are, which are what a search returns."""
     above = strategies.set_index("strategy")["best_mean"] - strategies.set_index("strategy")["best_complete_mean"]
     if not above.max() > 0:
         return "the best trial of every strategy and seed was a complete one."
-    return f"of complete trials alone the mean is lower by {above.max():.4f} at most ({above.idxmax()})."
+    return f"over complete trials only, the mean is lower by at most {above.max():.4f} ({above.idxmax()})."
 
 
 def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
@@ -243,7 +242,7 @@ def _are(names: list[str]) -> str:
     return f"are {', '.join(names)}" if len(names) > 1 else f"is {names[0]}"
 
 
-def shown_table(strategies: pd.DataFrame) -> pd.DataFrame:
+def page_table(strategies: pd.DataFrame) -> pd.DataFrame:
     """Return the strategies' frame as texts, for a page."""
     rows = []
     for row in _records(strategies):
@@ -267,14 +266,14 @@ def shown_table(strategies: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_table(strategies: pd.DataFrame) -> pd.DataFrame:
-    """Return what matters most of `shown_table`, in few characters, for a terminal."""
+    """Return the main columns of `page_table`, with short names, for a terminal."""
     columns = {"strategy": "strategy", "rank": "rank", "best validation accuracy": "best accuracy"}
     columns |= {"epochs to 0.5 %": "to 0.5 %", "complete": "complete", "pruned": "pruned"}
-    return shown_table(strategies)[list(columns)].rename(columns=columns)
+    return page_table(strategies)[list(columns)].rename(columns=columns)
 
 
 def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, title: str) -> Figure:
-    """Return best-so-far accuracy against epochs, mean ± standard error over the repeats: whole, and its upper end."""
+    """Return best-so-far accuracy against epochs, mean ± standard error over the repeats: in full and enlarged."""
     figure, axes = make_figure(1, 2, height=4.4)
     curves = best_so_far(epochs, budget)
     for index, strategy in enumerate(strategies["strategy"]):
@@ -294,7 +293,7 @@ def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, tit
     low = float(strategies["best_mean"].min())
     high = float(epochs["accuracy"].max())
     margin = max(high - low, 0.002)
-    axes[0, 0].set(title="All of it", ylim=(0, 1.02))
+    axes[0, 0].set(title="Full range", ylim=(0, 1.02))
     axes[0, 1].set(title="Enlarged: the last few per cent", ylim=(low - 1.5 * margin, high + 0.3 * margin))
     for axis in axes[0]:
         axis.set(

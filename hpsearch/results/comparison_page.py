@@ -14,9 +14,9 @@ from hpsearch.results.comparison import (
     epochs_frame,
     improvements,
     of_complete,
+    page_table,
     plot_curves,
     repeats_frame,
-    shown_table,
     strategies_frame,
 )
 from hpsearch.results.figures import write_figure
@@ -29,7 +29,7 @@ from hpsearch.text import plural
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What a comparison showed: its frames (see `hpsearch.results.comparison`) and what they allow to be said."""
+    """A comparison's frames (see `hpsearch.results.comparison`) and the conclusion from them."""
 
     curve: pd.DataFrame
     repeats: pd.DataFrame
@@ -63,7 +63,7 @@ def read_comparison(
     if changed:
         text += (
             f" **Caution**: {study_file.path.name} was changed since some of this was trained "
-            f"({_some(changed)}): if the change is more than words, --name starts a comparison of its own."
+            f"({_some(changed)}): if more than wording has changed, start a new comparison with --name."
         )
     return Compared(curve=curve, repeats=repeats, strategies=strategies, conclusion=text, studies=list(stored.values()))
 
@@ -87,16 +87,16 @@ def _page(compared: Compared, study_file: StudyFile, data: Dataset, epochs: int,
 
 {compared.conclusion}
 
-{markdown.table(shown_table(compared.strategies))}
+{markdown.table(page_table(compared.strategies))}
 
 Figures are means over {compared.seeds}, ± the standard deviation (rank: ± the standard error). *Best validation
-accuracy* is that of every epoch trained, those of trials that were pruned or not finished included;
+accuracy* is the best over every epoch trained, including those of trials that were pruned or not finished;
 {of_complete(compared.strategies)}
 *Rank* is among the strategies under the same seed, by best validation accuracy, ties averaged. *Area under curve* is
 the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median over all seeds of the
-epochs until the best so far came within 0.5 % of the best of all ({compared.curve["accuracy"].max():.4f}), where more
-than half of them got there, and how many did. *Complete*, *pruned* (those whose loss was not finite any more included)
-and *failed* are trials; the one that was running when the epochs were used up is none of these.
+epochs until the best so far came within 0.5 % of the best of all ({compared.curve["accuracy"].max():.4f}), if more than
+half of them did, and how many did. *Complete*, *pruned* (including those that diverged) and *failed* count trials; the
+trial that was running when the epochs were used up is in none of them.
 
 ![Best validation accuracy so far against epochs trained, by strategy](compare.png)
 
@@ -122,4 +122,4 @@ def _where(studies: Iterable[StoredStudy]) -> str:
     )
     versions = dict.fromkeys(run["versions"] for run in runs)
     rows = (("machine", machines), ("versions", versions))
-    return "\n".join(f"| {name} | {'; or '.join(found) or 'not recorded'} |" for name, found in rows)
+    return "\n".join(f"| {name} | {'; or '.join(texts) or 'not recorded'} |" for name, texts in rows)

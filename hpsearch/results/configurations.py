@@ -1,4 +1,4 @@
-"""A configuration on its own: a JSON file that people read and `hpsearch retrain` trains, recognised if changed."""
+"""Configurations as JSON files, for people to read and `hpsearch retrain` to train; a digest reveals changes."""
 
 import hashlib
 import json
@@ -30,10 +30,10 @@ _DIGEST = "digest"
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A trial's params and all that is needed to train them again.
+    """A trial's params with all that is needed to train them again.
 
     `value` is the trial's best validation accuracy, reached after interval `best_interval`. `space` and `data` are
-    what the study was recognised by, `study_digest` is the SHA-256 of the study file's text.
+    of the study's fingerprint, `study_digest` is the SHA-256 of the study file's text.
     """
 
     study: str
@@ -51,22 +51,22 @@ class Configuration:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all of it."""
+        """The SHA-256 of all fields."""
         return _digest({"format": FORMAT, **asdict(self)})
 
 
 def best_configurations(
     results: Results, count: int, left_out: Callable[[str], None] = lambda why: None
 ) -> list[Configuration]:
-    """Return the `count` best complete trials that differ in their params, as far as there are so many.
+    """Return the configurations of the best complete trials with different params, at most `count`.
 
-    A trial whose params another tool chose may not fit the recipe: `left_out` is told which and why. Raises UsageError
-    if no trial is complete and fits, or the study file's space is not the one that was searched.
+    A trial whose params another tool chose may not fit the recipe: `left_out` is called with its number and the reason.
+    Raises UsageError if no trial is complete and fits, or the study file's space is not the one that was searched.
     """
     stored, study_file = results.stored, results.study_file
     fingerprint = stored.user_attrs().get(FINGERPRINT)
     if fingerprint is None:
-        # Another tool made the study, which says of no space and data that they were searched.
+        # Another tool made the study, without a record of the space and data that were searched.
         with users_code(study_file.path):
             fingerprint = describe_study(study_file, results.data, stored.seed)
     elif changes := differences({**fingerprint, "data": {}}, describe_study(study_file, None, stored.seed)):
@@ -75,15 +75,15 @@ def best_configurations(
             f"change, or run it as a new study (hpsearch run --fresh) and export that"
         )
     by_number = {trial.number: trial for trial in stored.optuna_study().get_trials(deepcopy=False)}
-    found: list[Configuration] = []
+    configurations: list[Configuration] = []
     for number, row in best_frame(results.trials, len(results.trials)).iterrows():
         params = by_number[int(str(number))].params
-        if any(params == earlier.params for earlier in found):
+        if any(params == earlier.params for earlier in configurations):
             continue
         if (why := _misfit(study_file, params)) is not None:
             left_out(f"trial {number} is left out: {why}")
             continue
-        found.append(
+        configurations.append(
             Configuration(
                 study=stored.name,
                 trial=int(str(number)),
@@ -92,20 +92,20 @@ def best_configurations(
                 best_interval=None if pd.isna(row["best_interval"]) else int(row["best_interval"]),
                 study_seed=stored.seed,
                 trial_seed=trial_seed(stored.seed, int(str(number))),
-                study_file=shown_path(study_file.path),
+                study_file=relative_path(study_file.path),
                 study_digest=study_file.digest,
                 space=fingerprint.get("space", {}),
                 data=fingerprint.get("data", {}),
                 versions=versions(),
             )
         )
-        if len(found) == count:
+        if len(configurations) == count:
             break
-    if not found:
+    if not configurations:
         raise UsageError(
             f"study {stored.name} has no complete trial to export yet: hpsearch run --study {study_file.name}"
         )
-    return found
+    return configurations
 
 
 def _misfit(study_file: StudyFile, params: dict[str, Any]) -> str | None:
@@ -126,7 +126,7 @@ def write_configuration(path: Path, configuration: Configuration) -> None:
 def read_configuration(path: Path) -> Configuration:
     """Return what `write_configuration` wrote.
 
-    Raises UsageError if the file is missing, truncated, not a configuration, or was changed since.
+    Raises UsageError if the file is missing, truncated, not a configuration, or was changed after its export.
     """
     remedy = "write it again with hpsearch export"
     try:
@@ -160,13 +160,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def check_unchanged(configuration: Configuration, path: Path, study_file: StudyFile, data: Dataset) -> None:
-    """Raise UsageError, saying what, if the study file or its data are not those the configuration was found with."""
+    """Raise UsageError, naming the changes, if the study file or its data are not those of the configuration."""
     now = describe_study(study_file, data, configuration.study_seed)
     before = {"space": configuration.space, "data": configuration.data}
     changes = differences(before, {name: now[name] for name in before})
     remedy = "run it as a new study (--fresh) and export from that"
     if study_file.digest != configuration.study_digest and not changes:
-        changes, remedy = ["its text is another, though space and data are the same"], "export again"
+        changes, remedy = ["its text differs, although its space and data are the same"], "export again"
     if changes:
         raise UsageError(
             f"{study_file.path.name} has changed since {path} was exported: {'; '.join(changes)}. "
@@ -184,6 +184,6 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def shown_path(path: Path) -> str:
-    """Return a path relative to the present folder where it is below it."""
+def relative_path(path: Path) -> str:
+    """Return a path relative to the current folder if it is below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

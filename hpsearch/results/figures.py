@@ -1,7 +1,7 @@
-"""What the figures of several studies share: colours, axes, curves of a history, the decision boundary.
+"""Helpers for the figures of several studies: colours, axes, curves of a history, the decision boundary.
 
-Figures are matplotlib's objects (no pyplot, no global state), about 900 pixels wide. Colours are those of Okabe and
-Ito, which colour-blind readers can tell apart; a second mark (line style, marker) always says the same.
+Figures are matplotlib objects (no pyplot, no global state), about 900 pixels wide. Colours are those of Okabe and Ito,
+which colour-blind readers can distinguish; line styles and markers always carry the same information.
 """
 
 import io
@@ -45,7 +45,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Return colour and line style of the `index`-th series; both together repeat only after 49."""
+    """Return colour and line style of the `index`-th series; their combination repeats only after 49."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[(index + index // len(COLOURS)) % len(LINES)]}
 
 
@@ -59,11 +59,11 @@ def plot_curves(
     scale: Literal["linear", "log"] = "linear",
     first: int = 0,
 ) -> None:
-    """Draw a column of the history against epochs or steps, one line a label of `series` (label: its trials' numbers).
+    """Draw a column of the history against epochs or steps, one line per label of `series` (label: trials' numbers).
 
-    Where a label has several trials, the line is their mean over the epochs all of them reached and a band spans
-    them. Infinite values and NaN are left out. `scale` is that of the column; steps are on a logarithmic axis;
-    `first` is the style that the first line gets.
+    If a label has several trials, the line is their mean over the epochs that all of them reached, and a band shows
+    their range. Infinite values and NaN are left out. `scale` is that of the column; steps are on a logarithmic axis;
+    `first` is the index of the first line's style.
     """
     for index, (label, numbers) in enumerate(series.items(), start=first):
         rows = history[history["number"].isin(numbers)]
@@ -86,11 +86,11 @@ def plot_curves(
 
 
 def plot_boundary(axes: Axes, model: nn.Module, examples: Examples, *, margin: float = 1.0) -> None:
-    """Draw points in the plane, inputs (N, 2), and where a model with outputs (N, 1) calls them positive.
+    """Draw points in the plane, inputs (N, 2), and the decision boundary of a model with outputs f, (N, 1).
 
-    Filled contours are f, blue where positive and orange where negative, clipped at the size of f at the points; the
-    black line is f = 0. A point on the wrong side is ringed. Raises UsageError for
-    examples that are not in memory.
+    Filled contours are f, blue where positive and orange where negative, clipped at the median magnitude of f at the
+    points; the black line is f = 0. Points on the wrong side are ringed. Raises UsageError for examples that are not in
+    memory.
     """
     inputs, targets = in_memory(examples)
     positive = targets > 0
@@ -124,7 +124,7 @@ def _range(values: torch.Tensor, margin: float, points: int = 200) -> torch.Tens
 
 
 def by_parameter(trials: pd.DataFrame, *names: str) -> dict[str, list[int]]:
-    """Return the trials' numbers by the values of the parameters named, in the order of the values."""
+    """Return the trials' numbers by the values of the named parameters, in the order of the values."""
     columns = [f"params.{name}" for name in names]
     return {
         ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values): list(rows.index)
@@ -140,7 +140,7 @@ def mark_diverged(
     *,
     against: Literal["epoch", "step"] = "epoch",
 ) -> None:
-    """Mark at the upper edge, by a cross in its line's colour, where each trial that diverged was last seen."""
+    """Mark the last report of each trial that diverged by a cross at the upper edge, in its line's colour."""
     for index, numbers in enumerate(series.values()):
         for number in numbers:
             if trials.loc[number, "reason"] == "diverged":
@@ -161,12 +161,14 @@ def mark_diverged(
 def start_gradients(results: Results, number: int) -> dict[str, float]:
     """Return the gradient norm in each layer (see `gradient_norms`) of a trial before its first step.
 
-    The trial's start is built anew from its params and seed; the gradient is that of all the training data.
+    The initial model is built again from the trial's params and seed; the gradient is over all the training data.
     Raises UsageError if the trial's folder is gone, or the data are not in memory.
     """
     file = results.stored.trial_folder(number) / PARAMS
     if not file.exists():
-        raise UsageError(f"trial {number} has no {file}, which tells its start: run the study again, or give --runs")
+        raise UsageError(
+            f"trial {number} has no {file}, which holds its params and seed: run the study again, or give --runs"
+        )
     config = json.loads(file.read_text())
     run = Run(results.study, config["params"], results.data, seed=config["seed"])
     return gradient_norms(run.model, run.loss, *in_memory(run.train_split))

@@ -19,7 +19,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def cell(value: object) -> str:
-    """Return a value in a few characters, fit for a table's cell."""
+    """Return a value in a few characters, for a table's cell."""
     if value is None or (isinstance(value, float) and value != value):
         return "-"
     if isinstance(value, float):
@@ -28,5 +28,5 @@ def cell(value: object) -> str:
 
 
 def mean_sd(mean: float, sd: float, digits: int = 4) -> str:
-    """Return `mean ± sd`, or the mean alone where there is one value only."""
+    """Return `mean ± sd`, or the mean alone if there is only one value."""
     return f"{mean:.{digits}f}" if sd != sd else f"{mean:.{digits}f} ± {sd:.{digits}f}"

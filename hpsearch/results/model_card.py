@@ -1,4 +1,4 @@
-"""The files of a final model: weights, an exported program that was checked, tables, a picture, a model card."""
+"""The files of a final model: weights, a checked exported program, tables, a figure, a model card."""
 
 import copy
 import io
@@ -25,17 +25,17 @@ from hpsearch.results.retrain import Evaluation, luck
 from hpsearch.text import plural
 from hpsearch.training import Run, take
 
-# Largest difference that is allowed between the outputs of the model and of the exported program.
+# The largest difference allowed between the outputs of the model and of the exported program.
 TOLERANCE = 1e-4
-# On how many test examples.
+# The number of test examples on which they are compared.
 COMPARED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A model exported by `torch.export`, or the `error` that says why it could not be.
+    """A model exported by `torch.export`, or the `error` for which it could not be exported.
 
-    `difference` is the largest difference of its outputs to the model's on `examples` examples.
+    `difference` is the largest difference between its outputs and the model's on `examples` examples.
     """
 
     content: bytes = b""
@@ -46,7 +46,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalModel:
-    """A trained model and how it came about.
+    """A trained model and the results that led to it.
 
     `candidates` and `confirmed` are the frames of `hpsearch.results.retrain`, `command` is what was typed.
     """
@@ -65,21 +65,21 @@ class FinalModel:
 def export_program(model: nn.Module, split: Examples) -> Program:
     """Return a model as a program for any batch size, compared on the first examples of `split`.
 
-    The program is loaded back from its bytes before it is compared. Its `error` says if it differs by more than
-    `TOLERANCE`, or the model cannot be exported.
+    The program is loaded back from its bytes before it is compared. Its `error` is set if it differs by more than
+    `TOLERANCE`, or if the model cannot be exported.
     """
     inputs, _ = take(split, torch.arange(min(COMPARED, length(split))), torch.device("cpu"))
     inputs = inputs.cpu()
-    # The program keeps its example inputs, with all the memory they are a view of: hence the clone.
+    # A clone, because the program keeps its example inputs, with all the memory they are a view of.
     batch = torch.export.Dim("batch", min=1, max=65_536)
     try:
-        # `torch.export.save` keeps weights in rows; training may have had them channels last.
+        # `torch.export.save` keeps weights contiguous; in training they may have been channels last.
         model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         with warnings.catch_warnings():
-            # Whatever it warns of, such as an LSTM's way with its weights: the program is compared below.
+            # Warnings, such as the one on an LSTM's weights, do not matter: the program is compared below.
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
-    # What a model may contain that cannot be exported is as open as Python.
+    # The errors of torch.export for models that it cannot export are not documented.
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]
         return Program(error=f"the model cannot be exported with torch.export: {first_line}")
@@ -89,7 +89,7 @@ def export_program(model: nn.Module, split: Examples) -> Program:
     loaded = torch.export.load(io.BytesIO(content)).module()
     with torch.no_grad():
         difference = float((loaded(inputs) - model(inputs)).abs().max())
-    # A difference that is not a number is none within bounds.
+    # Not `difference > TOLERANCE`, which is false for NaN.
     if not difference <= TOLERANCE:
         return Program(error=f"the exported program's outputs differ from the model's by {difference:g}")
     return Program(content=content, examples=len(inputs), difference=difference)
@@ -136,7 +136,7 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
 
 
 def plot_confusion(confusion: pd.DataFrame) -> Figure:
-    """Return a confusion matrix as a picture: counts, shaded by the share of the true class, errors standing out."""
+    """Return a figure of a confusion matrix: counts, shaded by their share of the true class, errors in bold."""
     count, numbers = len(confusion), confusion.to_numpy(dtype=int)
     figure, ((axes,),) = make_figure(height=min(3 + 0.42 * count, 9))
     shares = numbers / numbers.sum(axis=1, keepdims=True).clip(min=1)
@@ -163,12 +163,12 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
-        how = f"for as long as the median of the best {run.unit}s says, {plural(run.interval, run.unit)}"
+        how = f"for {plural(run.interval, run.unit)}, from the median of the best {run.unit}s under those seeds"
     else:
-        how = "to the end of its step size schedule"
+        how = "to the end of its learning rate schedule"
     notes = [data.note] if data.note else []
     low, high = f"{evaluation.low:.2%}", f"{evaluation.high:.2%}"
-    shown = pd.DataFrame(
+    ranking = pd.DataFrame(
         {
             "candidate": candidates["candidate"],
             "trial": candidates["trial"],
@@ -179,7 +179,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
             "lowest": [f"{value:.4f}" for value in candidates["low"]],
             "highest": [f"{value:.4f}" for value in candidates["high"]],
             "failed seeds": candidates["failed"],
-            "intervals": candidates["intervals"],
+            f"best {run.unit}": candidates["intervals"],
         }
     )
     classes = evaluation.classes.assign(
@@ -190,7 +190,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
 **Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of
-{evaluation.examples:,} test examples right. {_use_of_the_test_set(tested)}{_no_better(evaluation)}
+{evaluation.examples:,} test examples correct. {_use_of_the_test_set(tested)}{_no_better(evaluation)}
 
 ## The model
 
@@ -209,7 +209,7 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
 3. It was trained from scratch on training and validation examples together, {how}:
    {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
 
-{markdown.table(shown)}
+{markdown.table(ranking)}
 
 ## On the test set
 
@@ -225,10 +225,10 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
 
 ## Limits
 
-The figures hold for data like the test set's. Nothing was measured about other sources, shifted or damaged inputs,
-about inputs that belong to no class, or about how well the outputs serve as probabilities.
+The figures hold for data like the test set's. Nothing was measured for data from other sources, shifted or damaged
+inputs and inputs that belong to no class, nor how well the outputs are calibrated as probabilities.
 
-## Where it comes from
+## Provenance
 
 | | |
 | --- | --- |
@@ -254,23 +254,23 @@ def _no_better(evaluation: Evaluation) -> str:
 
 
 def _tested_before(folder: Path) -> list[str]:
-    """Return the digests of the weights whose tests the folder knows of."""
+    """Return the digests of the weights tested before, from the folder's `result.json`."""
     try:
-        found: list[str] = json.loads((folder / "result.json").read_text())["tested"]
+        digests: list[str] = json.loads((folder / "result.json").read_text())["tested"]
     except (OSError, ValueError, KeyError):
         return []
-    return found
+    return digests
 
 
 def _use_of_the_test_set(tested: int) -> str:
     if tested == 1:
         return "The test set was used\nonce by this command, after everything below was decided."
-    said = f"It is number {tested} of this\nstudy's models to be tested"
-    return f"**{said}**: the best of several tests is too good to be true."
+    place = f"It is number {tested} of this\nstudy's models to be tested"
+    return f"**{place}**: the best of several test results is optimistic."
 
 
 def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
-    """Return how the model is loaded and what it gives."""
+    """Return the section on how to load and call the model."""
     weights = "`model.pt` holds the weights, for `hpsearch.checkpoint.load`."
     if program.error is not None:
         return f"There is no exported program: {program.error}. {weights}"

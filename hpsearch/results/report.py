@@ -22,15 +22,15 @@ from hpsearch.search.study_attrs import FINGERPRINT, NOTE
 from hpsearch.study import locate
 from hpsearch.text import plural
 
-# PED-ANOVA compares the best tenth of the complete trials with all of them, and asks for five in that tenth.
+# PED-ANOVA compares the best tenth of the complete trials with all of them, and needs five in that tenth.
 FEW_TRIALS = 50
 
 ENDINGS = {
     "budget": "trained to the last epoch",
-    "patience": "stopped: no improvement any more",
+    "patience": "stopped: no further improvement",
     "target": "stopped: target reached",
     "pruned": "pruned: worse than others at the same point",
-    "diverged": "stopped: loss not finite any more",
+    "diverged": "stopped: loss no longer finite",
     "failed": "failed",
     "complete": "complete, by another tool",
     "unfinished": "unfinished",
@@ -67,23 +67,23 @@ def write_report(results: Results, folder: Path, command: str) -> list[str]:
 def importances_of(results: Results) -> dict[str, float]:
     """Return the importances of the parameters by PED-ANOVA (arXiv 2304.10255, 2601.20800), the largest first.
 
-    Empty where they cannot be computed: fewer than two complete trials, or all of them equal.
+    Empty if they cannot be computed: with fewer than two complete trials, or if all have the same value.
     """
     complete = results.trials[results.trials["state"] == "complete"]
     if complete["value"].nunique() < 2:
         return {}
     try:
         with warnings.catch_warnings():
-            # PED-ANOVA warns where trials are few; the page says how many there are.
+            # PED-ANOVA warns if trials are few; so does the page.
             warnings.simplefilter("ignore")
             return optuna.importance.get_param_importances(results.stored.optuna_study())
-    # What Optuna raises for data it cannot use is not documented, and differs by what is wrong with them.
+    # What Optuna raises for data it cannot use is not documented, and varies.
     except Exception:
         return {}
 
 
 def endings_frame(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a way for trials to end: trials, intervals trained, and their share of all."""
+    """Return one row per way a trial can end: trials, intervals trained, and their share of all."""
     ending = trials["reason"].fillna("unfinished")
     intervals = history.groupby("number").size().reindex(trials.index, fill_value=0)
     frame = pd.DataFrame({"trials": ending.groupby(ending).size(), "intervals": intervals.groupby(ending).sum()})
@@ -97,13 +97,13 @@ def _rank(reason: str) -> int:
 
 
 def _own_figures(results: Results) -> tuple[dict[str, tuple[Figure, str]], list[str]]:
-    found, failures = {}, []
+    figures, failures = {}, []
     for name, function in results.study.figures.items():
         try:
-            found[name] = (_own_figure(results, name, function), inspect.getdoc(function) or "")
+            figures[name] = (_own_figure(results, name, function), inspect.getdoc(function) or "")
         except Exception as error:
             failures.append(f"figure {name}: {locate(error, results.study_file.path)}")
-    return found, failures
+    return figures, failures
 
 
 def _own_figure(results: Results, name: str, function: Callable[[Results], Any]) -> Figure:
@@ -116,47 +116,46 @@ def _own_figure(results: Results, name: str, function: Callable[[Results], Any])
 
 
 def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
-    # Another tool's values may be infinite, and have no place on an axis.
+    # Another tool's values may be infinite, which no axis can show.
     trials = results.trials[results.trials["value"].astype(float).abs() != float("inf")]
     history = results.history[results.history["validation_accuracy"].astype(float).abs() != float("inf")]
     if trials.empty:
         return {}
     space = distributions(results.stored)
-    found = {
+    plots = {
         "optimisation": (
             report_plots.plot_optimisation(trials),
-            "Each trial's best validation accuracy in the order of their numbers; a pruned trial's is what it had "
-            "reached.",
+            "Each trial's best validation accuracy by trial number; a pruned trial's is the best it had reached.",
         )
     }
     if len(history):
         best = None if (trials["state"] != "complete").all() else results.best
-        found["learning_curves"] = (
-            report_plots.plot_learning_curves(trials, history, best),
-            "Validation accuracy while training, a line a trial; a cross is where a trial was pruned. On the right the "
-            "upper end alone.",
+        plots["learning_curves"] = (
+            report_plots.plot_learning_curves(trials, history, best, results.study.unit),
+            "Validation accuracy during training, one line per trial; a cross marks where a trial was pruned. On the "
+            "right, the upper end enlarged.",
         )
     if importances:
-        found["importances"] = (
+        plots["importances"] = (
             report_plots.plot_importances(importances),
-            "How much of the difference between good trials and the rest goes with each parameter (PED-ANOVA).",
+            "How much each parameter accounts for the difference between the best trials and all (PED-ANOVA).",
         )
     if (trials["state"] == "complete").any() and space:
-        found["parallel"] = (
+        plots["parallel"] = (
             report_plots.plot_parallel(trials, space),
-            "Complete trials across the parameters, coloured by rank; the best is black. Where a condition leaves a "
-            "parameter out, the line runs below the axis.",
+            "Complete trials across the parameters, coloured by rank; the best is black. A line runs below the axis "
+            "of a parameter that its trial does not use.",
         )
-        found["slices"] = (
+        plots["slices"] = (
             report_plots.plot_slices(trials, space),
-            "Complete trials, parameter by parameter; the darker, the later.",
+            "Complete trials by parameter; later trials are darker.",
         )
     if trials["ended"].notna().any():
-        found["timeline"] = (
+        plots["timeline"] = (
             report_plots.plot_timeline(trials),
             "When each trial was trained, from its start to its end, interruptions included.",
         )
-    return found
+    return plots
 
 
 def _page(results: Results, importances: dict[str, float], captions: dict[str, str], command: str) -> str:
@@ -166,7 +165,7 @@ def _page(results: Results, importances: dict[str, float], captions: dict[str, s
         ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
         _overview(results),
         f"## Best trials\n\n{_best(results, unit)}",
-        f"## What mattered\n\n{_mattered(results, importances)}",
+        f"## Parameter importances\n\n{_importance_table(results, importances)}",
         f"## How the training was spent\n\n{_spent(trials, results.history, unit)}",
         "## Plots",
         *(f"![{name.replace('_', ' ')}](plots/{name}.png)\n\n{caption}" for name, caption in captions.items()),
@@ -184,7 +183,10 @@ def _overview(results: Results) -> str:
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     rows = [
         ("trials", states),
-        ("epochs", f"{results.study.epochs} a trial (a recipe may say otherwise), evaluated every {_every(results)}"),
+        (
+            "epochs",
+            f"{results.study.epochs} per trial (unless its recipe sets them), evaluated every {_every(results)}",
+        ),
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
         *((("note", note),) if (note := attrs.get(NOTE)) else ()),
@@ -202,12 +204,12 @@ def _every(results: Results) -> str:
 
 
 def _how_it_was_run(results: Results) -> list[tuple[str, str]]:
-    """Return the page's rows on the runs that made the study, where they are known."""
+    """Return the page's rows on the runs of the study, as far as they are recorded."""
     runs = results.stored.runs()
-    found = [(name, list(dict.fromkeys(str(run[name]) for run in runs))) for name in ("sampler", "pruner")]
+    rows = [(name, list(dict.fromkeys(str(run[name]) for run in runs))) for name in ("sampler", "pruner")]
     places = (f"{run['machine']}; {plural(run['workers'], 'worker')}, on {run['device']}" for run in runs)
-    found += [("machine", list(dict.fromkeys(places))), ("versions", list(dict.fromkeys(r["versions"] for r in runs)))]
-    return [(name, "; then ".join(texts)) for name, texts in found if texts]
+    rows += [("machine", list(dict.fromkeys(places))), ("versions", list(dict.fromkeys(r["versions"] for r in runs)))]
+    return [(name, "; then ".join(texts)) for name, texts in rows if texts]
 
 
 def _rules(results: Results) -> str:
@@ -225,20 +227,20 @@ def _best(results: Results, unit: str) -> str:
     best, baseline = best_frame(results.trials), results.stored.baseline()
     if best.empty:
         return "No trial is complete yet."
-    shown = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
-    shown[unit] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
-    shown["ended by"] = best["reason"].to_numpy()
-    shown["seconds"] = ["-" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in best["seconds"]]
+    table = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
+    table[unit] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
+    table["ended by"] = best["reason"].to_numpy()
+    table["seconds"] = ["-" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in best["seconds"]]
     for column in best.columns:
         if column.startswith("params."):
-            shown[column.removeprefix("params.")] = [markdown.cell(value) for value in best[column]]
-    text = markdown.table(shown)
+            table[column.removeprefix("params.")] = [markdown.cell(value) for value in best[column]]
+    page = markdown.table(table)
     if baseline is not None and baseline.beats(float(best["value"].iloc[0])):
-        text += f"\n\n**Caution:** the best of them is no better than {baseline}."
-    return text
+        page += f"\n\n**Caution:** the best of them is no better than {baseline}."
+    return page
 
 
-def _mattered(results: Results, importances: dict[str, float]) -> str:
+def _importance_table(results: Results, importances: dict[str, float]) -> str:
     complete = results.trials[results.trials["state"] == "complete"]
     if not importances:
         return f"Importances cannot be computed from {plural(len(complete), 'complete trial')}."
@@ -252,9 +254,9 @@ def _mattered(results: Results, importances: dict[str, float]) -> str:
     text = markdown.table(frame)
     if len(complete) < FEW_TRIALS:
         text += (
-            f"\n\n**Caution:** {len(complete)} complete trials are few: what is compared is the best tenth of them "
-            f"with all. Below about {FEW_TRIALS}, importances change much from one run to the next, most of all those "
-            f"of parameters that only some trials have."
+            f"\n\n**Caution:** {len(complete)} complete trials are few: PED-ANOVA compares the best tenth of them with "
+            f"all. Below about {FEW_TRIALS}, importances vary much from one run to the next, especially those of "
+            f"parameters that only some trials have."
         )
     return text
 
@@ -262,7 +264,7 @@ def _mattered(results: Results, importances: dict[str, float]) -> str:
 def _spent(trials: pd.DataFrame, history: pd.DataFrame, unit: str) -> str:
     frame = endings_frame(trials, history)
     total = int(frame["intervals"].sum())
-    shown = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "trials ended": [ENDINGS.get(str(reason), str(reason)) for reason in frame.index],
             "trials": frame["trials"].to_numpy(),
@@ -272,4 +274,4 @@ def _spent(trials: pd.DataFrame, history: pd.DataFrame, unit: str) -> str:
     )
     # Of all intervals, those of unfinished trials included.
     seconds = history["seconds"].sum() if "seconds" in history else trials["seconds"].astype(float).sum()
-    return f"{plural(total, unit)}, {seconds:,.0f} s of training.\n\n{markdown.table(shown)}"
+    return f"{plural(total, unit)}, {seconds:,.0f} s of training.\n\n{markdown.table(table)}"

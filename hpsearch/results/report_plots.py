@@ -26,7 +26,7 @@ COLOUR = {
     "running": COLOURS[2],
     "waiting": COLOURS[2],
 }
-# More of them are a blot: of these many learning curves the best and a fair sample are drawn.
+# The maximum number of curves that remain legible; of more, the best and an even sample of the rest are drawn.
 MOST_CURVES = 400
 
 
@@ -37,9 +37,9 @@ def plot_optimisation(trials: pd.DataFrame) -> Figure:
     size = _size(len(trials))
     floor = _floor(best[trials["state"].isin(["complete", "pruned"])])
     for state, marker in (("complete", "o"), ("pruned", "x"), ("diverged", "+")):
-        shown = best[(trials["state"] == state) & (best >= floor)]
+        values = best[(trials["state"] == state) & (best >= floor)]
         line = {"linewidths": 1} if marker in "x+" else {"linewidths": 0}
-        axes.scatter(shown.index, shown, s=size, marker=marker, color=COLOUR[state], alpha=0.75, label=state, **line)
+        axes.scatter(values.index, values, s=size, marker=marker, color=COLOUR[state], alpha=0.75, label=state, **line)
     below = best[best < floor]
     if len(below):
         label = f"below {floor:.2f} ({len(below)})"
@@ -56,16 +56,16 @@ def plot_optimisation(trials: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int | None) -> Figure:
-    """Return validation accuracy by interval, a line a trial; a cross marks where a trial was pruned.
+def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int | None, unit: str) -> Figure:
+    """Return validation accuracy by interval, one line per trial; a cross marks where a trial was pruned.
 
-    On the right is the same with the upper end enlarged, where the complete trials end.
+    The right plot enlarges the upper end, where the complete trials end. `unit` is what an interval is called.
     """
     figure, ((whole, enlarged),) = make_figure(1, 2, height=4.2)
     numbers = _sample(trials)
-    shown = history[history["number"].isin(numbers)]
+    drawn = history[history["number"].isin(numbers)]
     for axes in (whole, enlarged):
-        _learning_curves(axes, shown, trials["state"])
+        _learning_curves(axes, drawn, trials["state"], unit)
     handles = [Line2D([], [], color=COLOUR["complete"], label="complete")]
     handles.append(Line2D([], [], color=COLOUR["pruned"], marker="x", label="pruned"))
     if best is not None:
@@ -73,10 +73,10 @@ def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int 
         for axes in (whole, enlarged):
             axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
         handles.append(Line2D([], [], color="black", linewidth=2, label=f"best, trial {best}"))
-    whole.set(title="All of it", ylim=(0, 1.02))
+    whole.set(title="Full range", ylim=(0, 1.02))
     ends = trials.loc[trials["state"] == "complete", "best_value"].astype(float)
     top, low = float(history["validation_accuracy"].max()), _floor(ends)
-    # At least a hundredth, or one example more would look like much.
+    # At least a hundredth, or a single example would look like a large difference.
     bottom = min(low, top - 0.01)
     enlarged.set(title="Enlarged: where complete trials end", ylim=(bottom, top + 0.05 * (top - bottom)))
     if len(numbers) < len(trials):
@@ -85,17 +85,17 @@ def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int 
     return figure
 
 
-def _learning_curves(axes: Axes, shown: pd.DataFrame, state: pd.Series) -> None:
-    count = shown["number"].nunique()
+def _learning_curves(axes: Axes, history: pd.DataFrame, state: pd.Series, unit: str) -> None:
+    count = history["number"].nunique()
     alpha = float(np.clip(15 / max(count, 1), 0.15, 0.7))
-    for name, rows in shown.groupby(shown["number"].map(state)):
+    for name, rows in history.groupby(history["number"].map(state)):
         lines = [group[["interval", "validation_accuracy"]].to_numpy() for _, group in rows.groupby("number")]
         axes.add_collection(LineCollection(lines, colors=COLOUR[str(name)], alpha=alpha, linewidths=1.0))
-    ends = shown[shown["number"].map(state) == "pruned"].groupby("number").last()
+    ends = history[history["number"].map(state) == "pruned"].groupby("number").last()
     accuracies = ends["validation_accuracy"]
     axes.scatter(ends["interval"], accuracies, marker="x", s=_size(len(ends)), color=COLOUR["pruned"], linewidths=1)
-    longest = max(2, int(shown["interval"].max()))
-    axes.set(xlabel="Interval", ylabel=ACCURACY, xlim=(1 - 0.015 * longest, 1.015 * longest))
+    longest = max(2, int(history["interval"].max()))
+    axes.set(xlabel=unit.capitalize(), ylabel=ACCURACY, xlim=(1 - 0.015 * longest, 1.015 * longest))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
 
@@ -113,12 +113,12 @@ def plot_importances(importances: Mapping[str, float]) -> Figure:
 
 
 def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
-    """Return parallel coordinates of the complete trials; below the axes runs what a trial has no value for."""
+    """Return parallel coordinates of the complete trials; a line runs below the axes of parameters without a value."""
     figure, ((axes,),) = make_figure(height=4.4)
     every = trials[trials["state"] == "complete"]
     complete = every.loc[list(_sample(every))].sort_values("value")
     values = complete["value"].astype(float)
-    columns = [_positions(complete[f"params.{name}"], found) for name, found in space.items()]
+    columns = [_positions(complete[f"params.{name}"], distribution) for name, distribution in space.items()]
     points = np.column_stack([*columns, _scaled(values.to_numpy())])
     lines = [np.column_stack([range(points.shape[1]), row]) for row in points]
     alpha = float(np.clip(60 / max(len(lines), 1), 0.15, 0.8))
@@ -128,8 +128,8 @@ def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -
     if lines:
         axes.plot(range(points.shape[1]), points[-1], color="black", linewidth=2.2)
     axes.vlines(range(len(space) + 1), 0, 1, color="grey", linewidth=0.8)
-    for position, (name, found) in enumerate(space.items()):
-        for height, text in _ticks(found):
+    for position, (name, distribution) in enumerate(space.items()):
+        for height, text in _ticks(distribution):
             axes.text(position + 0.03, height, text, fontsize=8, va="center", bbox=_BEHIND)
         axes.text(position, 1.06, name, ha="center", fontsize=9)
     for height, value in ((0.0, values.min()), (1.0, values.max())):
@@ -149,7 +149,7 @@ def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -
 
 
 def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
-    """Return the accuracy of the complete trials against each parameter; the later a trial, the darker."""
+    """Return the accuracy of the complete trials against each parameter; later trials are darker."""
     complete = trials[trials["state"] == "complete"]
     columns = 3
     rows = -(-len(space) // columns)
@@ -157,32 +157,13 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> 
     values = complete["value"].astype(float)
     floor = _floor(values)
     dots: Any = None
-    for axes, (name, found) in zip(grid.flat, space.items(), strict=False):
-        given = complete[f"params.{name}"].notna()
-        x = complete.loc[given, f"params.{name}"]
-        positions: Any = x
-        if isinstance(found, CategoricalDistribution):
-            labels = [str(choice) for choice in found.choices]
-            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
-            # By value, not by text: a column that lacks some values holds its whole numbers as 8.0.
-            positions = np.array([found.choices.index(value) for value in x]) + jitter
-            axes.set_xticks(range(len(labels)), labels, rotation=30 if sum(map(len, labels)) > 24 else 0)
-            axes.set_xlim(-0.5, len(labels) - 0.5)
-        else:
-            low, high = _range(found)
-            log = bool(getattr(found, "log", False))
-            margin = 0.04 * (np.log(high / low) if log else high - low) or 0.5
-            axes.set_xlim((low / np.exp(margin), high * np.exp(margin)) if log else (low - margin, high + margin))
-            if log:
-                axes.set_xscale("log")
-            axes.xaxis.set_major_locator(
-                LogLocator() if log else MaxNLocator(5, integer=isinstance(found, IntDistribution))
-            )
-            axes.xaxis.set_minor_formatter(NullFormatter())
+    for axes, (name, distribution) in zip(grid.flat, space.items(), strict=False):
+        _set_slice_axis(axes, distribution)
+        chosen = complete[f"params.{name}"].dropna()
         dots = axes.scatter(
-            positions,
-            values[given].clip(lower=floor),
-            c=x.index,
+            _slice_positions(chosen, distribution),
+            values.loc[chosen.index].clip(lower=floor),
+            c=chosen.index,
             cmap="viridis_r",
             vmin=0,
             vmax=max(len(trials) - 1, 1),
@@ -202,8 +183,35 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> 
     return figure
 
 
+def _set_slice_axis(axes: Axes, distribution: BaseDistribution) -> None:
+    """Set the scale, limits and ticks of a parameter's axis."""
+    if isinstance(distribution, CategoricalDistribution):
+        labels = [str(choice) for choice in distribution.choices]
+        axes.set_xticks(range(len(labels)), labels, rotation=30 if sum(map(len, labels)) > 24 else 0)
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        return
+    low, high = _range(distribution)
+    log = bool(getattr(distribution, "log", False))
+    margin = 0.04 * (np.log(high / low) if log else high - low) or 0.5
+    axes.set_xlim((low / np.exp(margin), high * np.exp(margin)) if log else (low - margin, high + margin))
+    if log:
+        axes.set_xscale("log")
+    whole = isinstance(distribution, IntDistribution)
+    axes.xaxis.set_major_locator(LogLocator() if log else MaxNLocator(5, integer=whole))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _slice_positions(values: pd.Series, distribution: BaseDistribution) -> Any:
+    """Return where a parameter's values lie on its axis; equal choices are spread a little."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return values
+    jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(values))
+    # By value, not by text: a column with missing values holds its whole numbers as 8.0.
+    return np.array([distribution.choices.index(value) for value in values]) + jitter
+
+
 def plot_timeline(trials: pd.DataFrame) -> Figure:
-    """Return when each trial was trained, a bar a trial, in as many rows as were trained at once."""
+    """Return when each trial was trained, one bar per trial, in as many rows as trials were trained at once."""
     ended = trials[trials["ended"].notna() & trials["started"].notna()]
     span = (ended["ended"].max() - ended["started"].min()).total_seconds()
     unit, seconds = next(
@@ -250,7 +258,7 @@ def plot_timeline(trials: pd.DataFrame) -> Figure:
 
 
 def _lanes(begin: pd.Series, finish: pd.Series) -> pd.Series:
-    """Return for each trial the first row of a timeline that is free when it begins."""
+    """Return each trial's row in the timeline: the first that is free when the trial begins."""
     free: list[float] = []
     lanes = {}
     for number in begin.sort_values(kind="stable").index:
@@ -272,7 +280,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _size(count: int) -> float:
-    """Return the area of a marker, in points squared, fit for `count` of them."""
+    """Return the area of a marker, in points squared, suitable for `count` of them."""
     return float(np.clip(4000 / max(count, 1), 6, 36))
 
 
@@ -298,8 +306,8 @@ def _sample(trials: pd.DataFrame) -> Sequence[int]:
     return sorted([*best, *others[:: -(-len(others) // (MOST_CURVES - len(best)))]])
 
 
-def _sampled(shown: int, count: int) -> str:
-    return f"{shown:,} of {count:,} trials are shown: the {MOST_CURVES // 10} best, and others at equal distances"
+def _sampled(drawn: int, count: int) -> str:
+    return f"{drawn:,} of {count:,} trials are shown: the {MOST_CURVES // 10} best, and an even sample of the rest"
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
@@ -308,28 +316,28 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
 
 
-def _positions(values: pd.Series, found: BaseDistribution) -> np.ndarray:
+def _positions(values: pd.Series, distribution: BaseDistribution) -> np.ndarray:
     """Return where on its axis, from 0 to 1, each value of a parameter lies; `_ABSENT` for none."""
-    if isinstance(found, CategoricalDistribution):
-        choices, scale = found.choices, max(len(found.choices) - 1, 1)
-        # A choice may be None, but then its column holds no other absence that could be told from it.
+    if isinstance(distribution, CategoricalDistribution):
+        choices, scale = distribution.choices, max(len(distribution.choices) - 1, 1)
+        # None may be a choice: its column then has no other missing values that could be distinguished from it.
         return np.array([choices.index(value) / scale if value in choices else _ABSENT for value in values])
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
-    low, high = _range(found)
-    if getattr(found, "log", False):
+    low, high = _range(distribution)
+    if getattr(distribution, "log", False):
         numbers, low, high = np.log(numbers), np.log(low), np.log(high)
     scaled = (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
     return np.where(np.isnan(numbers), _ABSENT, scaled)
 
 
-def _ticks(found: BaseDistribution) -> list[tuple[float, str]]:
+def _ticks(distribution: BaseDistribution) -> list[tuple[float, str]]:
     """Return the labels of a parameter's axis and their heights."""
-    if isinstance(found, CategoricalDistribution):
-        scale = max(len(found.choices) - 1, 1)
-        return [(index / scale, str(choice)) for index, choice in enumerate(found.choices)]
-    low, high = _range(found)
+    if isinstance(distribution, CategoricalDistribution):
+        scale = max(len(distribution.choices) - 1, 1)
+        return [(index / scale, str(choice)) for index, choice in enumerate(distribution.choices)]
+    low, high = _range(distribution)
     return [(0.0, f"{low:g}"), (1.0, f"{high:g}")]
 
 
-def _range(found: Any) -> tuple[float, float]:
-    return float(found.low), float(found.high)
+def _range(distribution: Any) -> tuple[float, float]:
+    return float(distribution.low), float(distribution.high)

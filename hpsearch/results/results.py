@@ -1,4 +1,4 @@
-"""One study's results in Python: the same frames, models and data that the reports are made of.
+"""One study's results in Python: the frames, models and data that the reports use.
 
 results = open_results("lenet")
 results.trials.sort_values("value")
@@ -33,12 +33,12 @@ class Results:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """One row a trial (see `trials_frame`)."""
+        """One row per trial (see `trials_frame`)."""
         return trials_frame(self.stored)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an interval (see `history_frame`)."""
+        """One row per interval (see `history_frame`)."""
         return history_frame(self.stored)
 
     @cached_property

@@ -1,7 +1,6 @@
-"""From a configuration to a model one can trust: confirmed over seeds, trained on all data, tested once.
+"""The final model of a configuration: confirmed under new seeds, trained on all data, tested once.
 
-Nothing here writes files but the executor, which keeps each seed's resume point, so that the same command goes on
-where it stopped.
+Only the executor writes files here: each seed's resume point, so that the same command continues where it stopped.
 """
 
 import statistics
@@ -25,10 +24,11 @@ from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
 from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
+from hpsearch.text import plural
 from hpsearch.training import EVALUATION_BATCH, IntervalReport, Run, class_numbers, take, train
 
 RETRIES = 2
-# Below so many seeds nothing is said of luck; a seed is lucky where fewer than this share of others are as good.
+# The fewest seeds that can show a lucky one; a seed is lucky if fewer than this fraction of others are as good.
 FEW_SEEDS, LUCKY = 3, 0.05
 
 
@@ -42,13 +42,13 @@ def confirm(
     reported: Callable[[int, int, IntervalReport], None],
     ended: Callable[[int, int, Outcome], None],
 ) -> pd.DataFrame:
-    """Train each configuration under `seeds` new seeds, as in the search; return one row a training.
+    """Train each configuration under `seeds` new seeds, as in the search; return one row per training.
 
     Columns: candidate (from 1), seed (from 1), value (best validation accuracy), best_interval, intervals, reason,
     seconds, error; a training that failed has its reason and error, and may have no value. Raises HpsearchError if one
-    cannot go on for a reason that is not its own, such as a full disk.
+    cannot continue for an external reason, such as a full disk.
     """
-    waiting = [
+    tasks = [
         Task(
             number=candidate * seeds + index,
             params=configuration.params,
@@ -60,6 +60,37 @@ def confirm(
         for candidate, configuration in enumerate(configurations)
         for index in range(seeds)
     ]
+    outcomes = _train_tasks(tasks, seeds, executor, reported=reported, ended=ended)
+    return pd.DataFrame(
+        [
+            {
+                "candidate": number // seeds + 1,
+                "seed": number % seeds + 1,
+                "value": outcome.best_value,
+                "best_interval": outcome.best_interval,
+                "intervals": outcome.intervals,
+                "reason": outcome.reason,
+                "seconds": outcome.seconds,
+                "error": outcome.error,
+            }
+            for number, outcome in sorted(outcomes.items())
+        ]
+    )
+
+
+def _train_tasks(
+    tasks: Sequence[Task],
+    seeds: int,
+    executor: Executor,
+    *,
+    reported: Callable[[int, int, IntervalReport], None],
+    ended: Callable[[int, int, Outcome], None],
+) -> dict[int, Outcome]:
+    """Train all tasks, as many at once as `executor` has slots; return their outcomes by number.
+
+    A task whose worker dies is tried again, `RETRIES` times at most.
+    """
+    waiting = list(tasks)
     running: dict[int, Task] = {}
     deaths: dict[int, int] = {}
     outcomes: dict[int, Outcome] = {}
@@ -86,30 +117,16 @@ def confirm(
             if event.number in running and event.number in outcomes:
                 del running[event.number]
                 ended(candidate, seed, outcomes[event.number])
-    return pd.DataFrame(
-        [
-            {
-                "candidate": number // seeds + 1,
-                "seed": number % seeds + 1,
-                "value": outcome.best_value,
-                "best_interval": outcome.best_interval,
-                "intervals": outcome.intervals,
-                "reason": outcome.reason,
-                "seconds": outcome.seconds,
-                "error": outcome.error,
-            }
-            for number, outcome in sorted(outcomes.items())
-        ]
-    )
+    return outcomes
 
 
 def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a candidate, the highest confirmed mean first; one that failed under a seed cannot be the best.
+    """Return one row per candidate, the highest confirmed mean first; one that failed under a seed cannot be the best.
 
-    `searched` is its accuracy in the search, `mean`, `sd` and `low`, `high` those over the seeds; `intervals` is the
-    median of the best intervals (the lower one of two). `failed` seeds raised an error or diverged; what the latter
-    had reached counts in the mean, but such a candidate is behind those that did not. Raises HpsearchError if all
-    candidates failed under a seed.
+    `searched` is its accuracy in the search, `mean`, `sd`, `low`, `high` are those over the seeds; `intervals` is the
+    median of the best intervals (the lower of two). `failed` seeds raised an error or diverged; a diverged seed's best
+    accuracy counts in the mean, but its candidate ranks below those that did not fail. Raises HpsearchError if every
+    candidate failed under a seed.
     """
     failed = confirmed["reason"].isin(["failed", "diverged"])
     if failed.groupby(confirmed["candidate"]).any().all():
@@ -138,38 +155,39 @@ def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.Data
     return frame.reset_index()
 
 
-def _median_low(found: "pd.Series[float]") -> float:
-    reached = [int(interval) for interval in found.dropna()]
+def _median_low(intervals: "pd.Series[float]") -> float:
+    reached = [int(interval) for interval in intervals.dropna()]
     return statistics.median_low(reached) if reached else float("nan")
 
 
 def luck(searched: float, mean: float, sd: float, seeds: int) -> str:
     """Return a sentence on whether a search's accuracy was that of a lucky seed.
 
-    It was where one seed more would be as high in fewer than 5 % of cases, by the t-distribution of `seeds` values
-    with this mean and sample standard deviation.
+    It was if another seed would be as high in fewer than 5 % of cases, by the t-distribution of `seeds` values with
+    this mean and sample standard deviation.
     """
     if seeds < FEW_SEEDS:
-        few = "One seed more" if seeds == 1 else f"{seeds} seeds"
-        return f"{few} cannot tell whether the search's was a lucky one: --seeds {FEW_SEEDS} or more can."
+        return (
+            f"{plural(seeds, 'new seed')} cannot show whether the search's was lucky: --seeds {FEW_SEEDS} or more can."
+        )
     if searched <= mean:
-        return f"The search's {searched:.4f} is not above that mean: no lucky seed."
+        return f"The search's {searched:.4f} is not above that mean: its seed was not a lucky one."
     distance = (searched - mean) / sd if sd > 0 else float("inf")
     chance = float(student_t.sf(distance / (1 + 1 / seeds) ** 0.5, seeds - 1))
     where = f"{distance:.1f} standard deviations" if sd > 0 else "further than the seeds differ"
     if chance >= LUCKY:
         return (
-            f"The search's {searched:.4f} lies {where} above that mean, as one seed more would in {chance:.0%} of "
-            f"cases: that does not show a lucky seed."
+            f"The search's {searched:.4f} lies {where} above that mean, as another seed would in {chance:.0%} of "
+            f"cases: its seed need not be a lucky one."
         )
     return (
-        f"The search's {searched:.4f} lies {where} above that mean, as one seed more would in fewer than {LUCKY:.0%} "
+        f"The search's {searched:.4f} lies {where} above that mean, as another seed would in fewer than {LUCKY:.0%} "
         f"of cases: its seed was a lucky one."
     )
 
 
 def joined(data: Dataset) -> Dataset:
-    """Return a data set that trains on the training and validation examples; what it calls validation is seen data."""
+    """Return a data set that trains on training and validation examples; its validation examples are thus seen data."""
     train: Examples
     if isinstance(data.train, Split) and isinstance(data.validation, Split):
         train = Split(*(torch.cat(parts) for parts in zip(data.train, data.validation, strict=True)))
@@ -189,9 +207,9 @@ def train_final_model(
 ) -> Run:
     """Train on training and validation data for `intervals` intervals, from the trial's own seed, and return the run.
 
-    A recipe with a step size schedule is trained to the schedule's end instead: where it is cut off, the steps are
-    still large and the weights have not come to rest. On a CPU one thread trains, so that the same configuration gives
-    the same weights, bit for bit. Raises HpsearchError if it diverges.
+    A recipe with a learning rate schedule is trained to the schedule's end instead: earlier, the learning rate is still
+    large and the weights have not converged. On a CPU one thread trains, so that the same configuration gives the same
+    weights, bit for bit. Raises HpsearchError if it diverges.
     """
     together = joined(data)
     run = Run(study, configuration.params, together, seed=configuration.trial_seed, device=device)
@@ -217,10 +235,11 @@ def train_final_model(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the test set said. `low` and `high` bound the accuracy's 95 % Wilson interval; `seconds` per 1,000 examples.
+    """The results on the test set.
 
-    `confusion` has a row for each true class and a column for each predicted one; `classes` has precision, recall and
-    F1 and the number of examples of each class.
+    `low` and `high` bound the accuracy's 95 % Wilson interval; `seconds` is per 1,000 examples. `confusion` has a row
+    for each true class and a column for each predicted one; `classes` has precision, recall, F1 and the number of
+    examples of each class.
     """
 
     examples: int

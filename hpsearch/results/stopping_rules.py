@@ -1,7 +1,7 @@
-"""What early stopping would have saved and cost: its rules replayed over trials that were trained to their end.
+"""What early stopping would have saved and cost, from replaying its rules over trials that were trained to the end.
 
-Exact, not an estimate: a rule only ever cuts a trial short, so the recorded history up to the cut is what the stopped
-trial would have been.
+This is exact, not an estimate: a rule only ends a trial early, so the recorded history up to that point is that of the
+stopped trial.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from hpsearch.stopping import EarlyStopping, Stopper
 
 
 def stopping_interval(history: pd.DataFrame, rule: EarlyStopping) -> int:
-    """Return after how many intervals `rule` ends one trial, all of them if it never does.
+    """Return the number of intervals after which `rule` ends one trial; all of them if it never does.
 
     `history` is one trial's rows in order, with `train_accuracy` and `validation_accuracy`.
     """
@@ -29,11 +29,11 @@ def stopping_interval(history: pd.DataFrame, rule: EarlyStopping) -> int:
 
 
 def replay_rules(results: Results, rules: Mapping[str, EarlyStopping]) -> pd.DataFrame:
-    """Return one row a rule (by its label) on the study's trials, each trained to its last interval once.
+    """Return one row per rule (by its label) on the study's trials, each of which was trained to its last interval.
 
-    `stopped`: share of trials it ends early. `saved`: share of all intervals trained that it saves. `cost_mean`: how
-    much best validation accuracy a trial loses on average; `cost_most`: at most. `cost_best`: how much lower the
-    study's best accuracy is, which is what a search loses. Accuracies are shares from 0 to 1.
+    `stopped`: fraction of trials it ends early. `saved`: fraction of all trained intervals that it saves. `cost_mean`:
+    how much best validation accuracy a trial loses on average; `cost_most`: at most. `cost_best`: how much lower the
+    study's best accuracy is, which is the cost to a search. Accuracies are from 0 to 1.
     Raises UsageError if a trial was itself stopped early, or no trial reached its end.
     """
     trials = results.trials
@@ -74,7 +74,7 @@ def _replay(complete: pd.DataFrame, rule: EarlyStopping) -> dict[str, float]:
 
 
 def plot_rules(table: pd.DataFrame) -> Figure:
-    """Draw what `replay_rules` returned: for each rule the share of epochs saved, the accuracy that cost, the numbers.
+    """Draw what `replay_rules` returned: each rule's share of epochs saved, and its cost as a plot and in numbers.
 
     Costs are in percentage points of validation accuracy.
     """

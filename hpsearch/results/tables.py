@@ -1,4 +1,4 @@
-"""The studies in a storage as pandas frames: one row a study, one row a trial, one row an interval."""
+"""A stored study as pandas frames: one row per trial, one row per interval."""
 
 import contextlib
 import gc
@@ -15,7 +15,7 @@ from hpsearch.executors.trial_files import HISTORY
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import DIVERGED, RECORDED, TrialRecord, has_diverged
 
-# How many trials a report shows as the best.
+# The number of best trials in a report.
 BEST_TRIALS = 10
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -27,7 +27,7 @@ STATES = {
 
 
 def trials_frame(stored: StoredStudy) -> pd.DataFrame:
-    """Return one row a trial, indexed by number: state, value, how and when it ended, and `params.*`.
+    """Return one row per trial, indexed by number: state, value, how and when it ended, and `params.*`.
 
     A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
     """
@@ -41,7 +41,7 @@ def trials_frame(stored: StoredStudy) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Pause the garbage collector: loading thousands of trials, it would look through all of them again and again."""
+    """Pause the garbage collector, which would traverse the thousands of trials being loaded again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -70,10 +70,10 @@ def best_frame(trials: pd.DataFrame, count: int = BEST_TRIALS) -> pd.DataFrame:
 
 
 def history_frame(stored: StoredStudy) -> pd.DataFrame:
-    """Return one row an interval that was reported: trial number, interval, validation accuracy (from the database).
+    """Return one row per reported interval: trial number, interval, validation accuracy (from the database).
 
-    What the trials' `history.csv` hold besides (epoch, step, losses, training accuracy, learning rate, seconds) is
-    joined to it, and missing where a file is gone.
+    The other columns of the trials' `history.csv` (epoch, step, losses, training accuracy, learning rate, seconds) are
+    joined to it, and missing if a file is missing.
     """
     trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [
@@ -89,7 +89,7 @@ def history_frame(stored: StoredStudy) -> pd.DataFrame:
 
 
 def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:
-    """Return all that the trials' `history.csv` hold, with their numbers; parsed at once, as there may be thousands."""
+    """Return the rows of all trials' `history.csv`, with the trials' numbers; parsed at once for speed."""
     lines: dict[str, list[str]] = {}
     for number, folder in folders.items():
         try:
@@ -110,4 +110,4 @@ def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:
 def distributions(stored: StoredStudy) -> dict[str, BaseDistribution]:
     """Return the distribution of every parameter that a trial of the study has, in the order of their appearance."""
     trials = stored.optuna_study().get_trials(deepcopy=False)
-    return {name: found for trial in trials for name, found in trial.distributions.items()}
+    return {name: distribution for trial in trials for name, distribution in trial.distributions.items()}
