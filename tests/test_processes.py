@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy.exc
 
 from hpsearch.executors import processes
-from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.storage import Storage
 from support import STUDIES
 from support.command_line import Started, environment, hpsearch, states, wait_for
 from support.in_process import hpsearch_here
@@ -111,11 +111,11 @@ def test_a_database_that_is_locked_at_the_start_is_one_line(tmp_path: Path) -> N
 
 
 def test_what_fails_before_the_first_trial_leaves_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(stored: StoredStudy) -> None:
+    def away(storage: Storage, outage: float) -> None:
         assert processes._children
         raise sqlalchemy.exc.OperationalError("SELECT", {}, Exception("the server is gone"))
 
-    monkeypatch.setattr(StoredStudy, "best_trial", away)
+    monkeypatch.setattr(Storage, "serve", away)
     with pytest.raises(sqlalchemy.exc.OperationalError):
         hpsearch_here(tmp_path, *RUN, "--workers", "1")
     assert not processes._children
