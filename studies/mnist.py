@@ -1,7 +1,7 @@
-"""LeNet-5 on MNIST: which accuracy does a well-tuned small network reach in ten epochs?
+"""LeNet-5 on MNIST: how far does a well-tuned small network get in ten epochs?
 
 The 60,000 training images are split into 50,000 to train on and 10,000 to validate with; the 10,000 official
-test images are kept for the final model. They are read from `--data` (or `$HPSEARCH_DATA`), or downloaded.
+test images are left for the very end. They are read from `--data` (or `$HPSEARCH_DATA`), or downloaded.
 """
 
 from hpsearch import SGD, AdamW, LeNet, OneCycle, Recipe, Space, Study, mnist

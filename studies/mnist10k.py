@@ -1,6 +1,6 @@
 """The study of `mnist.py` on a stratified sample of 10,000 training images: small enough to compare strategies on.
 
-Everything else is the same, including the 10,000 validation images. Results are those of the sample, not of MNIST.
+Everything else is the same, the 10,000 validation images included. Figures from it are of the sample, not of MNIST.
 """
 
 from dataclasses import replace
