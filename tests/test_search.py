@@ -1,5 +1,7 @@
 """A search run from Python, and the same one from the command line."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hpsearch.search.search import Loaded
 from hpsearch.search.stored_study import StoredStudy, open_to_read
 from hpsearch.search.supervisor import is_hopeless
 from support import STUDIES
+from support.command_line import environment
 from support.in_process import hpsearch_here
 
 TINY = str(STUDIES / "tiny.py")
@@ -111,3 +114,18 @@ def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path) -> No
 def test_the_first_five_failures_or_ten_in_a_row_are_hopeless() -> None:
     assert [is_hopeless(count, finished=0) for count in (4, 5)] == [False, True]
     assert [is_hopeless(count, finished=1) for count in (5, 9, 10)] == [False, False, True]
+
+
+def test_a_script_needs_no_guard_for_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from hpsearch.search import Search, run\n"
+        "print('runs')\n"
+        f"search = Search.of({TINY!r}, n_trials=2, sampler='random', pruner='none', workers=1)\n"
+        "print(run(search).end)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "runs\ndone\n", done.stderr
+    assert "Traceback" not in done.stderr

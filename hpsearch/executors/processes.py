@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 import traceback
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
             # Otherwise `start` would start the tracker, and unblock the signals again.
             multiprocessing.resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            process.start()
+            with _without_main_module():
+                process.start()
             return process
         except (OSError, EOFError) as error:
             # The server may just have been killed; the next attempt starts a new one.
@@ -157,6 +159,17 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     raise CannotContinue(
         f"cannot start a process ({failure}): are there too many processes, or is there too little memory?"
     )
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Start processes that do not run the main module again: a script that searches would search in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _begin(safe_path: str | None, target: Callable[..., None], arguments: tuple[object, ...]) -> None:
