@@ -281,7 +281,7 @@ def test_reports_can_be_repeated(storage: Storage, study_id: int) -> None:
 def test_a_session_in_another_time_zone_takes_nobody_for_dead(url: str, storage: Storage, study_id: int) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has no time zones")
-    elsewhere = beside(url, host="elsewhere", outage=0.0)
+    elsewhere = beside(url, host="elsewhere", outage=9.0)
 
     @sqlalchemy.event.listens_for(elsewhere.engine, "connect")
     def set_zone(connection: Any, record: Any) -> None:
@@ -289,7 +289,7 @@ def test_a_session_in_another_time_zone_takes_nobody_for_dead(url: str, storage:
         connection.commit()
 
     elsewhere.engine.dispose()
-    storage.serve(outage=0.0)
+    storage.serve(outage=9.0)
     first, second = claim(storage, study_id, 9, []), claim(elsewhere, study_id, 9, [])
     assert first != second
     for here, there in ((storage, elsewhere), (elsewhere, storage)):
