@@ -1,19 +1,19 @@
 """`hpsearch compare`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 
 from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
 from hpsearch.cli.output import frame_table, make_console
-from hpsearch.datasets import length
+from hpsearch.datasets import Dataset, length
 from hpsearch.errors import HpsearchError
 from hpsearch.progress import compare_progress
 from hpsearch.results.comparison import short_table
 from hpsearch.results.comparison_page import Compared, read_comparison, write_comparison
-from hpsearch.search.comparison import Comparison, budget_of, make_pairs, trained_already
+from hpsearch.search.comparison import Comparison, Pair, budget_of, make_pairs, trained_already
 from hpsearch.search.database import check_url
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pair_processes import make_job, train_pairs
@@ -40,6 +40,18 @@ class CompareOptions:
     out: Path | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is to be compared, with the data loaded."""
+
+    name: str
+    pairs: list[Pair]
+    comparison: Comparison
+    data: Dataset
+    load_seconds: float
+    lines: list[str]
+
+
 def compare_strategies(options: CompareOptions) -> int:
     """Train every strategy under every seed, write the comparison; return the exit code.
 
@@ -47,45 +59,21 @@ def compare_strategies(options: CompareOptions) -> int:
     """
     console = make_console(stderr=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    set_data_folder(options.data)
-    check_url(options.storage, create=True)
-    study_file = load_study(options.study)
-    definition = study_file.study
-    first_seed = definition.seed if options.seed is None else options.seed
-    name = options.name or study_file.name
-    pairs = make_pairs(options.strategies, definition, name=name, repeats=options.repeats, seed=first_seed)
-    comparison = Comparison(
-        study_file=study_file,
-        storage=options.storage,
-        runs=options.runs,
-        budget=budget_of(definition, options.epoch_budget),
-        device=check_device(options.device),
-        workers=options.workers or default_workers("cpu"),
-    )
-    began = time.monotonic()
-    with users_code(study_file.path):
-        dataset = definition.load_data()
-        load_seconds = time.monotonic() - began + study_file.seconds
-        intervals = most_intervals(definition, length(dataset.train))
-    strategies = [Strategy.parse(text) for text in dict.fromkeys(pair.strategy for pair in pairs)]
-    for strategy in strategies:
-        strategy.make_pruner(intervals, first_seed)
-    folder = output_folder(options.out or Path("reports") / folder_name(name))
-    before = trained_already(pairs, comparison, dataset)
-    if dataset.note:
-        console.print(f"hpsearch: the data are {dataset.note}", style="yellow", soft_wrap=True)
-    for plan in dict.fromkeys(strategy.plan(intervals, definition.unit) for strategy in strategies):
-        if plan is not None:
-            console.print(f"hpsearch: {plan}", style="yellow", soft_wrap=True)
+    plan = _load(options)
+    pairs, comparison, data = plan.pairs, plan.comparison, plan.data
+    study_file, epochs = comparison.study_file, options.epoch_budget
+    folder = output_folder(options.out or Path("reports") / folder_name(plan.name))
+    before = trained_already(pairs, comparison, data)
+    for line in plan.lines:
+        console.print(f"hpsearch: {line}", style="yellow", soft_wrap=True)
     left = [pair for pair in pairs if before[pair] < comparison.budget]
-    with compare_progress(console, name, before, comparison.budget, definition.unit) as watcher:
-        finished = train_pairs(left, make_job(comparison, dataset, load_seconds=load_seconds), watcher)
+    comparison = replace(comparison, workers=min(comparison.workers, max(len(left), 1)))
+    with compare_progress(console, plan.name, before, comparison.budget, study_file.study.unit) as watcher:
+        finished = train_pairs(left, make_job(comparison, data, load_seconds=plan.load_seconds), watcher)
     missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
-    compared_pairs = [pair for pair in pairs if pair.repeat not in missing]
-    if compared_pairs:
-        epochs = options.epoch_budget
-        compared = read_comparison(comparison, dataset, compared_pairs, epochs=epochs, missing=len(missing))
-        write_comparison(folder, compared, study_file, dataset, epochs=epochs, command=as_typed())
+    if whole := [pair for pair in pairs if pair.repeat not in missing]:
+        compared = read_comparison(comparison, data, whole, epochs=epochs, missing=len(missing))
+        write_comparison(folder, compared, study_file, data, epochs=epochs, command=as_typed())
         _print(compared, folder)
     if not finished:
         console.print(f"hpsearch: interrupted; everything is saved: {as_typed()}", soft_wrap=True)
@@ -98,6 +86,35 @@ def compare_strategies(options: CompareOptions) -> int:
     if watcher.trained_here == 0:
         console.print("hpsearch: nothing was left to train: every pair has used its epochs", soft_wrap=True)
     return 0
+
+
+def _load(options: CompareOptions) -> _Plan:
+    """Load study and data, and check all that can be checked before anything is created. Raises HpsearchError."""
+    set_data_folder(options.data)
+    check_url(options.storage, create=True)
+    study_file = load_study(options.study)
+    study, name = study_file.study, options.name or study_file.name
+    seed = study.seed if options.seed is None else options.seed
+    pairs = make_pairs(options.strategies, study, name=name, repeats=options.repeats, seed=seed)
+    comparison = Comparison(
+        study_file=study_file,
+        storage=options.storage,
+        runs=options.runs,
+        budget=budget_of(study, options.epoch_budget),
+        device=check_device(options.device),
+        workers=options.workers or default_workers("cpu"),
+    )
+    began = time.monotonic()
+    with users_code(study_file.path):
+        data = study.load_data()
+        load_seconds = time.monotonic() - began + study_file.seconds
+        intervals = most_intervals(study, length(data.train))
+    lines = [f"the data are {data.note}"] if data.note else []
+    for strategy in map(Strategy.parse, dict.fromkeys(pair.strategy for pair in pairs)):
+        strategy.make_pruner(intervals, seed)
+        if (line := strategy.plan(intervals, study.unit)) is not None and line not in lines:
+            lines.append(line)
+    return _Plan(name=name, pairs=pairs, comparison=comparison, data=data, load_seconds=load_seconds, lines=lines)
 
 
 def _print(compared: Compared, folder: Path) -> None:

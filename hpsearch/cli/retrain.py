@@ -80,43 +80,49 @@ def retrain(options: RetrainOptions) -> int:
         return 130
     ranking = candidates_frame(candidates, confirmed)
     best = ranking.iloc[0]
-    winner = candidates[int(best["candidate"]) - 1]
     make_console().print(frame_table(_ranking_table(ranking, options.configurations, job.study_file.study.unit)))
     print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
     with progress:
-        run = train_final_model(
-            job.study_file.study,
-            winner,
-            job.data,
-            int(best["intervals"]),
-            device=job.device,
-            reported=progress.finally_reported,
-        )
+        final = _train_and_test(job, ranking, confirmed, progress)
+    write_model(folder, final)
+    evaluation, error = final.evaluation, final.program.error
+    print(
+        f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
+        f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
+        f"Written     {folder}/card.md, model.pt,{' model.pt2,' * (error is None)} confusion.png and tables",
+        flush=True,
+    )
+    if error is not None:
+        raise HpsearchError(f"everything is written except the exported program: {error}")
+    return 0
+
+
+def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, progress: RetrainProgress) -> FinalModel:
+    """Train the best candidate on training and validation data, and test it once."""
+    best = ranking.iloc[0]
+    winner = job.candidates[int(best["candidate"]) - 1]
+    run = train_final_model(
+        job.study_file.study,
+        winner,
+        job.data,
+        int(best["intervals"]),
+        device=job.device,
+        reported=progress.finally_reported,
+    )
     assert job.data.test is not None
     # Before the test set is used: if the export raises, the test set must not have been used yet.
     program = export_program(run.model, job.data.test)
-    evaluation = evaluate_once(run.model, job.data)
-    final = FinalModel(
+    return FinalModel(
         configuration=winner,
         run=run,
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluation,
+        evaluation=evaluate_once(run.model, job.data),
         program=program,
         command=as_typed(),
         device=job.device,
     )
-    write_model(folder, final)
-    print(
-        f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
-        f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
-        f"Written     {folder}/card.md, model.pt,{' model.pt2,' * (program.error is None)} confusion.png and tables",
-        flush=True,
-    )
-    if program.error is not None:
-        raise HpsearchError(f"everything is written except the exported program: {program.error}")
-    return 0
 
 
 def _load(options: RetrainOptions, console: Console) -> _Job:
