@@ -599,7 +599,7 @@ def test_a_worker_with_other_data_does_not_train(first: str, reason: str, tmp_pa
 def test_without_room_in_shared_memory_workers_load_the_data_themselves(
     tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(datasets, "free_shared_memory", lambda: 1000)
+    monkeypatch.setattr(datasets.dataset, "free_shared_memory", lambda: 1000)
     study_file = load_study(str(STUDIES / "tiny.py"))
     data = study_file.study.load_data()
     executor = _local(study_file, data)
