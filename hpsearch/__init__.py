@@ -7,7 +7,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpsearch.datasets import Dataset, Split, digits, fashion_mnist, import_torchvision, mnist, points
+    from hpsearch.datasets import (
+        Dataset,
+        Split,
+        cifar10,
+        digits,
+        fashion_mnist,
+        images,
+        import_torchvision,
+        mnist,
+        points,
+    )
     from hpsearch.errors import HpsearchError, UsageError
     from hpsearch.models import MLP, LeNet, Perceptron, gradient_norms
     from hpsearch.optim import (
@@ -30,7 +40,17 @@ if TYPE_CHECKING:
     from hpsearch.study import Recipe, Steps, Study
 
 _HOME = {
-    "hpsearch.datasets": ["Dataset", "Split", "digits", "fashion_mnist", "import_torchvision", "mnist", "points"],
+    "hpsearch.datasets": [
+        "Dataset",
+        "Split",
+        "cifar10",
+        "digits",
+        "fashion_mnist",
+        "images",
+        "import_torchvision",
+        "mnist",
+        "points",
+    ],
     "hpsearch.errors": ["HpsearchError", "UsageError"],
     "hpsearch.models": ["MLP", "LeNet", "Perceptron", "gradient_norms"],
     "hpsearch.optim": [
@@ -80,9 +100,11 @@ __all__ = [
     "Steps",
     "Study",
     "UsageError",
+    "cifar10",
     "digits",
     "fashion_mnist",
     "gradient_norms",
+    "images",
     "import_torchvision",
     "mnist",
     "points",

@@ -1,4 +1,6 @@
+import hashlib
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from hpsearch import Dataset, Split, UsageError, digits, fashion_mnist, mnist, points
-from hpsearch.datasets import FASHION_CLASSES, data_folder, fingerprint
+from hpsearch import Dataset, Split, UsageError, cifar10, digits, fashion_mnist, mnist, points
+from hpsearch.datasets import CIFAR10_CLASSES, FASHION_CLASSES, data_folder, fingerprint
 
 
 def splits(dataset: Dataset) -> Iterator[Split]:
@@ -321,6 +323,66 @@ class TestFashionMnist:
         assert fashion_mnist().note.startswith("a sample")
 
 
+class TestCifar10:
+    """Files in the format of CIFAR-10, with fewer images, whose checksums torchvision is told."""
+
+    @pytest.fixture
+    def pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+        from hpsearch.datasets import import_torchvision
+
+        cls = import_torchvision("datasets").CIFAR10
+        folder = tmp_path / cls.base_folder
+        folder.mkdir()
+        monkeypatch.setenv("HPSEARCH_DATA", str(tmp_path))
+
+        def write(name: str, content: dict[str, Any]) -> str:
+            (folder / name).write_bytes(pickle.dumps(content))
+            return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+        def batch(name: str, count: int, first: int) -> str:
+            labels = [(first + index) % 10 for index in range(count)]
+            return write(name, {"data": pixels[first : first + count], "labels": labels})
+
+        pixels = np.random.default_rng(0).integers(0, 200, (6 * 1010, 3072), dtype=np.uint8)
+        pixels[:, 1024:2048] //= 2
+        train = [(name, batch(name, 1010, 1010 * n)) for n, (name, _) in enumerate(cls.train_list)]
+        monkeypatch.setattr(cls, "train_list", train)
+        monkeypatch.setattr(cls, "test_list", [("test_batch", batch("test_batch", 1010, 5050))])
+        names = write("batches.meta", {"label_names": list(CIFAR10_CLASSES)})
+        monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": names})
+        return pixels.reshape(-1, 3, 32, 32)
+
+    def test_the_images_normalised_by_channel(self, pixels: np.ndarray) -> None:
+        dataset = cifar10()
+        train, validation, test = splits(dataset)
+        assert [split.inputs.shape for split in (train, validation, test)] == [
+            (50, 3, 32, 32),
+            (5000, 3, 32, 32),
+            (1010, 3, 32, 32),
+        ]
+        assert dataset.classes == CIFAR10_CLASSES
+        assert test.targets.tolist() == [(5050 + index) % 10 for index in range(1010)]
+        torch.testing.assert_close(train.inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(train.inputs.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
+        # Up to a scale and a shift for each channel, the test images are those in the file.
+        for channel in range(3):
+            raw = torch.from_numpy(pixels[5050:, channel].astype(np.float32))
+            scale = (raw.max() - raw.min()) / (test.inputs[:, channel].max() - test.inputs[:, channel].min())
+            shifted = (test.inputs[:, channel] - test.inputs[:, channel].min()) * scale + raw.min()
+            torch.testing.assert_close(shifted, raw, atol=1e-2, rtol=0)
+
+    def test_a_stratified_part(self, pixels: np.ndarray) -> None:
+        train, *_ = splits(cifar10(train_size=20))
+        assert torch.bincount(train.targets).tolist() == [2] * 10
+
+    def test_a_damaged_file_is_not_read(self, pixels: np.ndarray, tmp_path: Path, offline: None) -> None:
+        path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(UsageError, match=r"CIFAR10 is neither in .* nor can it be downloaded"):
+            cifar10()
+        assert path.exists()
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Point torchvision's mirrors at a port where nothing listens."""
@@ -329,16 +391,25 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = import_torchvision("datasets")
     for cls in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(cls, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
 class TestAbsentAndOffline:
-    @pytest.mark.parametrize(("load", "name"), [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST")])
+    @pytest.mark.parametrize(
+        ("load", "name", "files"),
+        [
+            (mnist, "MNIST", "MNIST/raw"),
+            (fashion_mnist, "FashionMNIST", "FashionMNIST/raw"),
+            (cifar10, "CIFAR10", "cifar-10-batches-py"),
+        ],
+    )
     def test_both_remedies_are_named(
         self,
         load: "type[Dataset]",
         name: str,
+        files: str,
         offline: None,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -349,7 +420,7 @@ class TestAbsentAndOffline:
             load()
         message = str(raised.value)
         assert message.startswith(f"{name} is neither in {tmp_path} nor can it be downloaded")
-        assert f"--data FOLDER (or set HPSEARCH_DATA) where FOLDER/{name}/raw holds its files" in message
+        assert f"--data FOLDER (or set HPSEARCH_DATA) where FOLDER/{files} holds its files" in message
         assert "run once with a network" in message
         out, err = capsys.readouterr()
         assert out == ""
@@ -361,10 +432,13 @@ class TestAbsentAndOffline:
             mnist()
         assert "\n" not in str(raised.value)
 
-    def test_nothing_is_left_behind(self, offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("load", [mnist, cifar10])
+    def test_nothing_is_left_behind(
+        self, load: Callable[[], Dataset], offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HPSEARCH_DATA", str(tmp_path))
         with pytest.raises(UsageError):
-            mnist()
+            load()
         assert list(tmp_path.iterdir()) == []
 
     def test_the_data_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

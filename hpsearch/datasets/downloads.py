@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from hpsearch.datasets.dataset import Dataset, Split, length
 from hpsearch.datasets.folders import DATA_VARIABLE, data_folder
-from hpsearch.datasets.splitting import normalised, stratified
+from hpsearch.datasets.splitting import normalised_images, stratified
 from hpsearch.errors import UsageError
 
 
@@ -22,6 +23,18 @@ def mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     nor can be downloaded.
     """
     return _torchvision("MNIST", data_folder(), tuple("0123456789"), 10_000, train_size, seed)
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def cifar10(*, train_size: int | None = None, seed: int = 0) -> Dataset:
+    """CIFAR-10: 45,000 / 5,000 / 10,000 colour 32x32 images; `train_size` takes a stratified part of the 45,000.
+
+    Krizhevsky, 2009. The test split is the official one. Inputs are (N, 3, 32, 32), each channel normalised. Raises
+    UsageError if it is neither in the data folder nor can be downloaded.
+    """
+    return _torchvision("CIFAR10", data_folder(), CIFAR10_CLASSES, 5_000, train_size, seed)
 
 
 FASHION_CLASSES = (
@@ -46,7 +59,7 @@ def fashion_mnist(*, train_size: int | None = None, seed: int = 0) -> Dataset:
     """
     root = data_folder()
     sample = root / "fashion-mnist-sample"
-    if sample.is_dir() and not _has_files(root / "FashionMNIST"):
+    if sample.is_dir() and not _has_files(root / "FashionMNIST/raw"):
         dataset = _torchvision("FashionMNIST", sample, FASHION_CLASSES, 600, train_size, seed)
         sizes = f"{length(dataset.train):,} training, {length(dataset.validation):,} validation images"
         return replace(dataset, note=f"a sample of Fashion-MNIST ({sizes}), not the whole of it")
@@ -58,18 +71,20 @@ def _torchvision(
 ) -> Dataset:
     datasets = import_torchvision("datasets")
     cls = getattr(datasets, name)
-    if not _has_files(root / name):
+    # CIFAR's folder has a name, MNIST's is named by the class.
+    files = getattr(cls, "base_folder", f"{name}/raw")
+    if not _has_files(root / files):
         print(f"{name} is not in {root}: downloading", file=sys.stderr)
     try:
         parts = [cls(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
-        _remove_empty(root / name / "raw", root / name)
+        _remove_empty(root / files, root / Path(files).parts[0])
         raise UsageError(
             f"{name} is neither in {root} nor can it be downloaded ({' '.join(str(error).split())}): pass --data "
-            f"FOLDER (or set {DATA_VARIABLE}) where FOLDER/{name}/raw holds its files, or run once with a network"
+            f"FOLDER (or set {DATA_VARIABLE}) where FOLDER/{files} holds its files, or run once with a network"
         ) from error
     (images, targets), (test_images, test_targets) = [
-        (part.data.unsqueeze(1).float() / 255, part.targets.long()) for part in parts
+        (_channels_first(torch.as_tensor(part.data)), torch.as_tensor(part.targets).long()) for part in parts
     ]
     if len(images) < validation_size + len(classes):
         raise UsageError(
@@ -85,12 +100,17 @@ def _torchvision(
             _, train = stratified(*train, train_size, seed)
         else:
             train = Split(train.inputs[:train_size], train.targets[:train_size])
-    train, validation, test = normalised(train, validation, Split(test_images, test_targets))
+    train, validation, test = normalised_images(train, validation, Split(test_images, test_targets))
     return Dataset(train=train, validation=validation, test=test, classes=classes)
 
 
+def _channels_first(images: Tensor) -> Tensor:
+    """Return images (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
+    return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
 def _has_files(folder: Path) -> bool:
-    return any(path.is_file() for path in folder.glob("raw/*"))
+    return any(path.is_file() for path in folder.glob("*"))
 
 
 def _remove_empty(*folders: Path) -> None:
