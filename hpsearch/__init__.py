@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         import_torchvision,
         mnist,
         points,
+        table,
     )
     from hpsearch.errors import HpsearchError, UsageError
     from hpsearch.models import MLP, LeNet, Perceptron, gradient_norms
@@ -50,6 +51,7 @@ _HOME = {
         "import_torchvision",
         "mnist",
         "points",
+        "table",
     ],
     "hpsearch.errors": ["HpsearchError", "UsageError"],
     "hpsearch.models": ["MLP", "LeNet", "Perceptron", "gradient_norms"],
@@ -108,6 +110,7 @@ __all__ = [
     "import_torchvision",
     "mnist",
     "points",
+    "table",
 ]
 
 

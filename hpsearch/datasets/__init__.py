@@ -2,7 +2,7 @@
 
 A data set is any function without arguments that returns a `Dataset`. Digits come with scikit-learn; MNIST,
 Fashion-MNIST and CIFAR-10 are read by torchvision from the data folder (`--data` or `$HPSEARCH_DATA`) or downloaded to
-it; `images` reads a user's folders of images.
+it; `images` and `table` read the user's own images and tables.
 """
 
 from hpsearch.datasets.builtin import digits, points
@@ -17,6 +17,7 @@ from hpsearch.datasets.downloads import (
 )
 from hpsearch.datasets.folders import DATA_VARIABLE, data_folder
 from hpsearch.datasets.image_folder import images
+from hpsearch.datasets.tables import table
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -36,4 +37,5 @@ __all__ = [
     "length",
     "mnist",
     "points",
+    "table",
 ]

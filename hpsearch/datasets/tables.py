@@ -1,0 +1,193 @@
+"""Tables of numbers and categories, from a pandas DataFrame or a CSV file."""
+
+import difflib
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hpsearch.datasets.dataset import Dataset, Split
+from hpsearch.datasets.folders import find
+from hpsearch.datasets.splitting import split_off
+from hpsearch.errors import UsageError
+from hpsearch.text import brief, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Column = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+MOST_CLASSES = 100
+# More are rather names or texts, and one input for each would not fit into memory.
+MOST_CATEGORIES = 1_000
+
+
+def table(
+    data: "pd.DataFrame | str | Path",
+    *,
+    target: Hashable,
+    validation: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """The rows of a DataFrame or a CSV file as examples of the classes in the column `target`.
+
+    Shares of `validation` and `test` are split off, stratified. A relative path is looked up in the working directory,
+    then in the data folder. Inputs are (N, features), in the order of the columns and as the training split has them:
+
+    - Numbers are standardised by their mean and (population) standard deviation. Missing ones become the mean, and a
+      feature of 0 and 1 that says where they are missing follows, if any are in the training split.
+    - Strings, booleans and other categories are one-hot, in sorted order, a missing value being a category of its own,
+      the last. Categories that the training split does not have are all zeros.
+    - Columns without values or with one value only are dropped, which `Dataset.note` says.
+
+    Classes are the target's values in sorted order, and may be integers, strings, booleans or categories. Raises
+    UsageError for a target that is missing, has missing values, fewer than two or more than 100 classes, or numbers
+    that are not integers (regression is not supported); for infinite values, duplicate columns, types that are neither
+    numbers nor categories, and a file that cannot be read.
+    """
+    frame, name = _frame(data)
+    _check_columns(frame, target, name)
+    targets, classes = _targets(frame[target], target)
+    shares = {"test": test, "validation": validation}
+    rows = Split(torch.arange(len(frame)), targets)
+    parts = split_off(rows, shares, seed=seed, classes=classes, noun="row")
+    train = parts[0].inputs.numpy()
+    features, dropped = [], []
+    for column in frame.columns.drop([target]):
+        values = _values(frame[column], column)
+        if len(np.unique(values[train])) > 1:
+            features += list(_numbers(values, train) if values.dtype.kind == "f" else _one_hot(values, train, column))
+        else:
+            dropped.append(f"{column} ({'all missing' if frame[column].iloc[train].isna().all() else 'constant'})")
+    if not features:
+        raise UsageError(
+            f"{name} has no columns to learn from beside {brief(target)}"
+            + (f": dropped were {', '.join(dropped)}" if dropped else "")
+        )
+    inputs = torch.from_numpy(np.stack(features, axis=1))
+    splits = {
+        split: Split(inputs[part.inputs], part.targets) for split, part in zip(("train", *shares), parts, strict=True)
+    }
+    note = f"a table without its {'columns' if len(dropped) > 1 else 'column'} {', '.join(dropped)}" if dropped else ""
+    return Dataset(**splits, classes=classes, note=note)
+
+
+def _frame(data: "pd.DataFrame | str | Path") -> "tuple[pd.DataFrame, str]":
+    """Return the table and its name in messages."""
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return data, "the DataFrame"
+    if not isinstance(data, str | Path):
+        raise UsageError(f"table: expected a pandas DataFrame or the path of a CSV file, got {type(data).__name__}")
+    path = find(data)
+    try:
+        frame = pd.read_csv(path, low_memory=False)
+        # pandas renames duplicate columns, so the names are read as they are in the file.
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    # ParserError, EmptyDataError and UnicodeDecodeError are ValueErrors.
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
+    names = header.iloc[0].tolist()
+    _check_duplicates([column for column in names if column], str(path))
+    if not names[0] and frame.iloc[:, 0].tolist() == list(range(len(frame))):
+        # The row numbers that `DataFrame.to_csv` writes; in a sorted table they would give the classes away.
+        frame = frame.iloc[:, 1:]
+    return frame, str(path)
+
+
+def _check_duplicates(names: Sequence[Hashable], table: str) -> None:
+    duplicates = [name for index, name in enumerate(names) if name in names[:index]]
+    if duplicates:
+        raise UsageError(f"{table} has the column {brief(duplicates[0])} more than once: rename or drop it")
+
+
+def _check_columns(frame: "pd.DataFrame", target: Hashable, name: str) -> None:
+    columns = frame.columns.tolist()
+    _check_duplicates(columns, name)
+    if target not in columns:
+        near = difflib.get_close_matches(str(target), map(str, columns), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(str, columns[:20])) or 'none'}"
+        raise UsageError(f"{name} has no column {brief(target)}: {hint}")
+    if frame.empty:
+        raise UsageError(f"{name} has no rows")
+
+
+def _targets(column: "pd.Series[Any]", name: Hashable) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Return each row's class number, and the classes' names in the order of their values."""
+    from pandas.api import types
+
+    missing = int(column.isna().sum())
+    if missing:
+        raise UsageError(f"target {brief(name)} is missing in {plural(missing, 'row')}: drop them or fill it in")
+    column = column.infer_objects()
+    if types.is_float_dtype(column.dtype) or types.is_complex_dtype(column.dtype):
+        raise UsageError(
+            f"target {brief(name)} is of type {column.dtype}, and regression is not supported yet: "
+            f"if its values are classes, convert them to integers"
+        )
+    codes, distinct = _coded(column)
+    if len(distinct) == 1:
+        raise UsageError(f"target {brief(name)} has a single class, {brief(distinct[0])}: two are needed")
+    if len(distinct) > MOST_CLASSES:
+        raise UsageError(
+            f"target {brief(name)} has {len(distinct):,} classes, more than {MOST_CLASSES}: is it the right column? "
+            f"Regression is not supported yet"
+        )
+    return torch.from_numpy(codes), tuple(map(str, distinct))
+
+
+def _values(column: "pd.Series[Any]", name: Hashable) -> "Column":
+    """Return a column as float64 numbers, NaN where they are missing, or as the int64 numbers of its categories."""
+    from pandas.api import types
+
+    column = column.infer_objects()
+    kind = column.dtype
+    categorical = isinstance(kind, types.CategoricalDtype) or types.is_bool_dtype(kind)
+    if categorical or types.is_object_dtype(kind) or types.is_string_dtype(kind):
+        return _coded(column)[0]
+    if not types.is_numeric_dtype(kind) or types.is_complex_dtype(kind):
+        raise UsageError(f"column {brief(name)} is of type {kind}: convert it to numbers or strings, or drop it")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise UsageError(f"column {brief(name)} has {plural(infinite, 'infinite value')}: replace or drop them")
+    return values
+
+
+def _coded(column: "pd.Series[Any]") -> "tuple[Column, list[Any]]":
+    """Return the place of each row's value among the sorted values, a missing one's after them, and these values."""
+    missing = column.isna().to_numpy()
+    values = column.astype(object).to_numpy()
+    try:
+        distinct = sorted(set(values[~missing]))
+    except TypeError:
+        # They are of several types, or cannot be compared.
+        values = np.array([str(value) for value in values], dtype=object)
+        distinct = sorted(set(values[~missing]))
+    places = {value: place for place, value in enumerate(distinct)}
+    codes = [len(distinct) if absent else places[value] for value, absent in zip(values, missing, strict=True)]
+    return np.array(codes, dtype=np.int64), distinct
+
+
+def _numbers(values: "Column", train: "Column") -> "Iterator[Column]":
+    known, missing = values[train], np.isnan(values)
+    if np.nanmin(known) < np.nanmax(known):
+        scaled = (values - np.nanmean(known)) / np.nanstd(known)
+        yield np.where(missing, 0, scaled).astype(np.float32)
+    if missing[train].any():
+        yield missing.astype(np.float32)
+
+
+def _one_hot(codes: "Column", train: "Column", name: Hashable) -> "Iterator[Column]":
+    known = np.unique(codes[train])
+    if len(known) > MOST_CATEGORIES:
+        raise UsageError(
+            f"column {brief(name)} has {len(known):,} categories, more than {MOST_CATEGORIES:,}: "
+            f"drop it, or merge some of them"
+        )
+    for code in known:
+        yield (codes == code).astype(np.float32)
