@@ -249,6 +249,9 @@ class TestErrors:
     def test_a_file_instead_of_a_folder(self, folder: Path) -> None:
         assert "0.PNG is a file: images are read from a folder" in self.refused(folder / "one" / "0.PNG")
 
+    def test_no_path(self) -> None:
+        assert self.refused(None) == "expected the path of a file or folder, got None"  # type: ignore[arg-type]
+
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         assert self.refused(tmp_path) == f"{tmp_path} has no class folders: images are expected in {tmp_path}/CLASS/"
 

@@ -283,6 +283,19 @@ class TestErrors:
             assert self.refused(path).startswith(f"{path} cannot be read as CSV: ")
         assert self.refused(tmp_path).startswith(f"{tmp_path} cannot be read as CSV: ")
 
+    def test_numbers_too_large_to_standardise(self, frame: pd.DataFrame) -> None:
+        message = "column 'mass' has values too large to be standardised: rescale it"
+        assert self.refused(frame.assign(mass=np.linspace(1, 10, 120) * 1e300)) == message
+        # The training split's own values are small here.
+        frame["mass"] = np.linspace(1, 2, 120)
+        frame.loc[rows(frame["kind"], 0, 24, 24)[1][0], "mass"] = 1e100
+        assert self.refused(frame) == message
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "a", True, None])
+    def test_a_wrong_seed(self, frame: pd.DataFrame, seed: Any) -> None:
+        message = f"seed must be a whole number from 0 to 4294967295, got {seed!r}"
+        assert self.refused(frame, seed=seed) == message
+
     def test_neither_a_frame_nor_a_path(self) -> None:
         message = self.refused([[1, 2]])
         assert message == "table: expected a pandas DataFrame or the path of a CSV file, got list"

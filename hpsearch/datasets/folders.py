@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from hpsearch.errors import UsageError
+from hpsearch.text import brief
 
 DATA_VARIABLE = "HPSEARCH_DATA"
 
@@ -17,8 +18,10 @@ def data_folder() -> Path:
 def find(path: str | Path) -> Path:
     """Return the path of a user's file or folder: if it is not in the working directory, in the data folder.
 
-    Raises UsageError if it is in neither.
+    Raises UsageError if it is in neither, or no path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected the path of a file or folder, got {brief(path)}")
     path = Path(path).expanduser()
     for found in (path, data_folder() / path):
         if found.exists():

@@ -158,7 +158,7 @@ def _files(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
 
 
 def _decoded(paths: Sequence[Path], height: int, width: int, mode: str) -> Tensor:
-    """Return images, shape (N, channels, height, width), uint8."""
+    """Return images, shape (N, channels, height, width), uint8. Each letter of Pillow's `mode` is a channel."""
     from rich.console import Console
     from rich.progress import track
 

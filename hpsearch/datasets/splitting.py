@@ -23,12 +23,14 @@ def split_off(
 ) -> tuple[Split, ...]:
     """Split off shares of all the examples, by name, stratified by class; return the rest, then these in their order.
 
-    Raises UsageError for a share that is not between 0 and 1, and if a class, which the message counts in `noun`, is
-    too small to be in every split.
+    Raises UsageError for a share that is not between 0 and 1, for a seed that scikit-learn does not take, and if a
+    class, which the message counts in `noun`, is too small to be in every split.
     """
     for name, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise UsageError(f"{name} must be a share between 0 and 1, got {brief(share)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be a whole number from 0 to {2**32 - 1}, got {brief(seed)}")
     settings = " and ".join(f"{name}={share:g}" for name, share in shares.items())
     if sum(shares.values()) >= 1:
         raise UsageError(f"{settings} leave nothing to train on: their sum must be less than 1")

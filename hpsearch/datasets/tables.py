@@ -59,7 +59,9 @@ def table(
     for column in frame.columns.drop([target]):
         values = _values(frame[column], column)
         if len(np.unique(values[train])) > 1:
-            features += list(_numbers(values, train) if values.dtype.kind == "f" else _one_hot(values, train, column))
+            features += list(
+                _numbers(values, train, column) if values.dtype.kind == "f" else _one_hot(values, train, column)
+            )
         else:
             dropped.append(f"{column} ({'all missing' if frame[column].iloc[train].isna().all() else 'constant'})")
     if not features:
@@ -173,11 +175,15 @@ def _coded(column: "pd.Series[Any]") -> "tuple[Column, list[Any]]":
     return np.array(codes, dtype=np.int64), distinct
 
 
-def _numbers(values: "Column", train: "Column") -> "Iterator[Column]":
+def _numbers(values: "Column", train: "Column", name: Hashable) -> "Iterator[Column]":
     known, missing = values[train], np.isnan(values)
     if np.nanmin(known) < np.nanmax(known):
-        scaled = (values - np.nanmean(known)) / np.nanstd(known)
-        yield np.where(missing, 0, scaled).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = np.nanstd(known)
+            scaled = np.where(missing, 0, (values - np.nanmean(known)) / deviation).astype(np.float32)
+        if not (np.isfinite(deviation) and np.isfinite(scaled).all()):
+            raise UsageError(f"column {brief(name)} has values too large to be standardised: rescale it")
+        yield scaled
     if missing[train].any():
         yield missing.astype(np.float32)
 
