@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 
 from hpsearch import Dataset, Split, UsageError, cifar10, digits, fashion_mnist, mnist, points
 from hpsearch.datasets import CIFAR10_CLASSES, FASHION_CLASSES, data_folder, fingerprint
+from hpsearch.datasets.splitting import normalised_images
 
 
 def splits(dataset: Dataset) -> Iterator[Split]:
@@ -321,6 +322,15 @@ class TestFashionMnist:
             fashion_mnist()
         shutil.copytree(folder / "fashion-mnist-sample", tmp_path / "fashion-mnist-sample")
         assert fashion_mnist().note.startswith("a sample")
+
+
+def test_images_are_normalised_to_the_bit_as_torch_does_it_in_double_precision() -> None:
+    """The fingerprints of stored studies depend on it."""
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (300, 1, 9, 9), dtype=np.uint8))
+    (split,) = normalised_images(Split(pixels, torch.zeros(300).long()))
+    floats = pixels.float() / 255
+    mean, deviation = floats.double().mean().float(), floats.double().std().float()
+    assert torch.equal(split.inputs, (floats - mean) / deviation)
 
 
 class TestCifar10:

@@ -164,6 +164,15 @@ class TestImages:
         total = torch.cat([split.targets for split in splits(images(folder, size=8))])
         assert torch.bincount(total).tolist() == list(COUNTS)
 
+    def test_links_to_folders_are_followed(self, folder: Path, tmp_path: Path) -> None:
+        before = fingerprint(images(folder, size=8))
+        (folder / "one").rename(tmp_path / "elsewhere")
+        (folder / "one").mkdir()
+        (folder / "one" / "linked").symlink_to(tmp_path / "elsewhere")
+        (folder / "five").rename(tmp_path / "five")
+        (folder / "five").symlink_to(tmp_path / "five")
+        assert fingerprint(images(folder, size=8)) == before
+
     def test_the_extensions_are_torchvisions(self) -> None:
         assert import_torchvision("datasets.folder").IMG_EXTENSIONS == image_folder.EXTENSIONS
 
