@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         OneCycle,
         PerceptronCriterion,
         RMSprop,
+        Warmup,
     )
     from hpsearch.space import Space
     from hpsearch.stopping import EarlyStopping
@@ -47,6 +48,7 @@ _HOME = {
         "OneCycle",
         "PerceptronCriterion",
         "RMSprop",
+        "Warmup",
     ],
     "hpsearch.space": ["Space"],
     "hpsearch.stopping": ["EarlyStopping"],
@@ -80,6 +82,7 @@ __all__ = [
     "Steps",
     "Study",
     "UsageError",
+    "Warmup",
     "digits",
     "fashion_mnist",
     "gradient_norms",
