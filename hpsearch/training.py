@@ -91,7 +91,8 @@ class Run:
                 if self._works_channels_last():
                     convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.epochs = self._recipe.epochs or study.epochs
-        self.steps_per_epoch = steps_per_epoch(self._recipe, length(data.train))
+        self._examples = length(data.train)
+        self.steps_per_epoch = steps_per_epoch(self._recipe, self._examples)
         self.total_steps = self.epochs * self.steps_per_epoch
         self.total_updates = self.epochs * -(-self.steps_per_epoch // self.accumulate)
         interval = study.interval
@@ -202,7 +203,7 @@ class Run:
         """Return where the examples of an epoch's batch, counted from 0, start and stop in the epoch's order."""
         start = position * self.batch_size
         # An epoch's last batch takes the remaining examples: fewer than the others, or one more.
-        return start, length(self.train_split) if position == self.steps_per_epoch - 1 else start + self.batch_size
+        return start, self._examples if position == self.steps_per_epoch - 1 else start + self.batch_size
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:
         return take(self.train_split, torch.arange(min(self.batch_size, length(self.train_split))), self.device)
