@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OneCycle,
         PerceptronCriterion,
         RMSprop,
+        Warmup,
     )
     from hpsearch.space import Space
     from hpsearch.stopping import EarlyStopping
@@ -69,6 +70,7 @@ _HOME = {
         "OneCycle",
         "PerceptronCriterion",
         "RMSprop",
+        "Warmup",
     ],
     "hpsearch.space": ["Space"],
     "hpsearch.stopping": ["EarlyStopping"],
@@ -102,6 +104,7 @@ __all__ = [
     "Steps",
     "Study",
     "UsageError",
+    "Warmup",
     "cifar10",
     "digits",
     "fashion_mnist",

@@ -2,12 +2,13 @@
 
 Each is also a callable that builds the live object, so a recipe may use any other callable of the same form:
 an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets) -> scalar tensor`, a schedule
-`(optimizer, total_steps) -> torch.optim.lr_scheduler.LRScheduler`, stepped once per batch.
+`(optimizer, total_steps) -> torch.optim.lr_scheduler.LRScheduler`, stepped once per update.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ def _as_class_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
 def _fused(parameters: Sequence[nn.Parameter]) -> bool:
     """Whether torch's fused optimisers, the fastest, accept the parameters: they accept no complex ones."""
     return all(parameter.is_floating_point() for parameter in parameters)
+
+
+def is_between(low: float, value: Any, high: float) -> bool:
+    """Whether `value` is a number, not a bool, between two others, both excluded."""
+    return isinstance(value, Real) and not isinstance(value, bool) and low < float(value) < high
 
 
 def _check(name: str, **numbers: float) -> None:
@@ -264,13 +270,19 @@ class L1:
 class CrossEntropy:
     """Softmax cross-entropy, averaged over the batch: outputs (N, classes), targets (N,) or (N, 1) of class numbers.
 
-    Floating-point targets are class probabilities, (N, classes).
+    Floating-point targets are class probabilities, (N, classes). `weight` has a number for each class; the mean is then
+    weighted by those of the targets, as `torch.nn.CrossEntropyLoss` does it.
     """
 
     label_smoothing: float = 0.0
+    weight: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         _check_shares("CrossEntropy", label_smoothing=(self.label_smoothing,))
+        if self.weight is not None and not (
+            isinstance(self.weight, Sequence) and all(is_between(0, number, math.inf) for number in self.weight)
+        ):
+            raise UsageError(f"CrossEntropy: weight must be a tuple of numbers above 0, got {self.weight!r}")
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
@@ -281,7 +293,12 @@ class CrossEntropy:
             )
         if not (targets.is_floating_point() and targets.shape == outputs.shape):
             targets = _as_class_numbers("CrossEntropy", outputs, targets)
-        return functional.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        weight = None if self.weight is None else outputs.new_tensor(self.weight)
+        if weight is not None and len(weight) != outputs.shape[1]:
+            raise UsageError(
+                f"CrossEntropy: weight needs a number for each of the {outputs.shape[1]} classes, got {len(weight)}"
+            )
+        return functional.cross_entropy(outputs, targets, weight, label_smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,13 +325,23 @@ class MSE:
 class BinaryCrossEntropy:
     """Cross-entropy of a sigmoid neuron, averaged over the batch, from outputs before the sigmoid.
 
-    Outputs and targets are (N,) or (N, 1). A target above 0 is the positive class.
+    Outputs and targets are (N,) or (N, 1). A target above 0 is the positive class, whose losses are multiplied by
+    `pos_weight`.
     """
+
+    pos_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.pos_weight is not None and not is_between(0, self.pos_weight, math.inf):
+            raise UsageError(f"BinaryCrossEntropy: pos_weight must be a number above 0, got {self.pos_weight!r}")
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a scalar tensor. Raises UsageError if outputs and targets do not fit."""
         targets = _as_one_output("BinaryCrossEntropy", outputs, targets)
-        return functional.binary_cross_entropy_with_logits(outputs, (targets > 0).to(outputs.dtype))
+        pos_weight = None if self.pos_weight is None else outputs.new_tensor(self.pos_weight)
+        return functional.binary_cross_entropy_with_logits(
+            outputs, (targets > 0).to(outputs.dtype), pos_weight=pos_weight
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,12 +381,37 @@ class Cosine:
 
     def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
         """Build the torch scheduler."""
-        rising = round(self.warmup * total_steps)
-        if rising == 0:
-            return CosineAnnealingLR(optimizer, T_max=total_steps)
+        if self.warmup:
+            return Warmup(self.warmup, then=Cosine())(optimizer, total_steps)
+        return CosineAnnealingLR(optimizer, T_max=total_steps)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A linear rise of the learning rate over the first `share` of steps, followed by `then`, or by a constant rate.
+
+    Goyal et al., arXiv 1706.02677, section 2.2.
+    """
+
+    share: float
+    then: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if not is_between(0, self.share, 1):
+            raise UsageError(f"Warmup: share is a share of all steps in (0, 1), got {self.share!r}")
+        if isinstance(self.then, OneCycle) or not (callable(self.then) or self.then is None):
+            raise UsageError(f"Warmup: then must be a schedule without a rise of its own, or None, got {self.then!r}")
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """Build the torch scheduler."""
+        rising = round(self.share * total_steps)
+        if rising == 0 and self.then is not None:
+            return self.then(optimizer, total_steps)
         rise = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
-        fall = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - rising))
-        return SequentialLR(optimizer, [rise, fall], milestones=[rising])
+        if self.then is None:
+            return rise
+        rest = self.then(optimizer, max(1, total_steps - rising))
+        return SequentialLR(optimizer, [rise, rest], milestones=[rising])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch import nn
 from hpsearch import study_files
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
-from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule
+from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule, is_between
 from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
@@ -31,7 +31,7 @@ from hpsearch.text import unit
 
 @dataclass(frozen=True)
 class Steps:
-    """An interval of `count` optimiser steps (batches), for when an epoch is too long."""
+    """An interval of `count` steps (batches), for when an epoch is too long."""
 
     count: int
 
@@ -48,6 +48,13 @@ class Recipe:
 
     `optimizer`, `loss` and `schedule` are those of `hpsearch.optim` or any callables of the same form. Without a
     schedule the learning rate is constant. `epochs` overrides the study's.
+
+    `clip_norm` scales the gradients of an update down to this norm, of all together, if theirs is larger. The gradients
+    of `accumulate` batches make one update, fewer at the end of an epoch: that of the mean over their examples, if the
+    loss is a mean over examples. A step is a batch, but the schedule is stepped once per update. With `ema`, such as
+    0.999, the exponential moving average of the weights with this decay per update is what is evaluated and kept, with
+    the model's buffers, while training continues with the weights themselves (Polyak and Juditsky, *Acceleration of
+    stochastic approximation by averaging*, SIAM J. Control Optim. 30, 1992).
     """
 
     model: nn.Module
@@ -56,6 +63,9 @@ class Recipe:
     schedule: Schedule | None = None
     batch_size: int = 64
     epochs: int | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -67,6 +77,11 @@ class Recipe:
         _check_count("Recipe: batch_size", self.batch_size)
         if self.epochs is not None:
             _check_count("Recipe: epochs", self.epochs)
+        if self.clip_norm is not None and not is_between(0, self.clip_norm, float("inf")):
+            raise UsageError(f"Recipe: clip_norm must be a number above 0, or None, got {self.clip_norm!r}")
+        _check_count("Recipe: accumulate", self.accumulate)
+        if self.ema is not None and not is_between(0, self.ema, 1):
+            raise UsageError(f"Recipe: ema must be a number in (0, 1), or None, got {self.ema!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """The training loop.
 
 `train(run)` is a generator: it trains one interval, evaluates, yields a report, and continues. Closing it stops it.
-An interval is a pure function of (weights, optimiser and schedule state, seed, interval number): the batch order
-comes from a generator seeded by (seed, epoch), all other random numbers from the generators of torch, numpy and Python,
-seeded by (seed, interval). So a run restored from `Run.state_dict` continues bit for bit as if it had not been
-interrupted (on one thread of a CPU).
+An interval is a pure function of (weights and their average, accumulated gradients, optimiser and schedule state, seed,
+interval number): the batch order comes from a generator seeded by (seed, epoch), all other random numbers from the
+generators of torch, numpy and Python, seeded by (seed, interval). So a run restored from `Run.state_dict` continues bit
+for bit as if it had not been interrupted (on one thread of a CPU).
 
 This module does not depend on trials, files, databases or early stopping.
 """
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import default_collate
 
 from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
@@ -78,6 +79,8 @@ class Run:
             if isinstance(self.loss, nn.Module):
                 self.loss = self.loss.to(self.device)
             self.batch_size = self._recipe.batch_size
+            self.accumulate = self._recipe.accumulate
+            self.clip_norm = self._recipe.clip_norm
             if any(is_lazy(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()]):
                 # A forward pass initialises lazy layers. Not in training mode, where batch norm would count it as a
                 # step.
@@ -88,8 +91,10 @@ class Run:
                 if self._works_channels_last():
                     convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.epochs = self._recipe.epochs or study.epochs
-        self.steps_per_epoch = steps_per_epoch(self._recipe, length(data.train))
+        self._examples = length(data.train)
+        self.steps_per_epoch = steps_per_epoch(self._recipe, self._examples)
         self.total_steps = self.epochs * self.steps_per_epoch
+        self.total_updates = self.epochs * -(-self.steps_per_epoch // self.accumulate)
         interval = study.interval
         self.steps_per_interval = interval.count if isinstance(interval, Steps) else interval * self.steps_per_epoch
         self.interval = 0
@@ -102,7 +107,7 @@ class Run:
             parameters += self.loss.parameters()
         # Without duplicates: a loss may contain the model, or a part of it.
         optimizer = self._recipe.optimizer(list(dict.fromkeys(parameters)))
-        return optimizer, self._recipe.schedule(optimizer, self.total_steps) if self._recipe.schedule else None
+        return optimizer, self._recipe.schedule(optimizer, self.total_updates) if self._recipe.schedule else None
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -114,9 +119,26 @@ class Run:
         """The learning rate schedule, if the recipe has one."""
         return self._live[1]
 
+    @cached_property
+    def average(self) -> AveragedModel | None:
+        """The exponential moving average of the model's weights after each update, if the recipe has `ema`."""
+        if self._recipe.ema is None:
+            return None
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self._recipe.ema))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and kept: with the average of the weights if there is one, else the model."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The optimiser's parameters."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     @property
     def step(self) -> int:
-        """The number of optimiser steps done."""
+        """The number of batches trained on."""
         return min(self.interval * self.steps_per_interval, self.total_steps)
 
     @property
@@ -144,6 +166,10 @@ class Run:
         }
         if isinstance(self.loss, nn.Module):
             state["loss"] = self.loss.state_dict()
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        if not self.begins_update(self.step):
+            state["gradients"] = [parameter.grad for parameter in self.trained]
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,7 +180,30 @@ class Run:
             self.schedule.load_state_dict(state["schedule"])
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(state["loss"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if "gradients" in state:
+            for parameter, gradient in zip(self.trained, state["gradients"], strict=True):
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.interval = state["interval"]
+
+    def begins_update(self, step: int) -> bool:
+        """Whether a step is the first of those whose gradients make one update, which are all of one epoch."""
+        return step % self.steps_per_epoch % self.accumulate == 0
+
+    def share_of_update(self, step: int) -> float:
+        """Return a step's share of the examples whose gradients make one update."""
+        position = step % self.steps_per_epoch
+        first = position - position % self.accumulate
+        last = min(first + self.accumulate, self.steps_per_epoch) - 1
+        start, stop = self.bounds(position)
+        return (stop - start) / (self.bounds(last)[1] - self.bounds(first)[0])
+
+    def bounds(self, position: int) -> tuple[int, int]:
+        """Return where the examples of an epoch's batch, counted from 0, start and stop in the epoch's order."""
+        start = position * self.batch_size
+        # An epoch's last batch takes the remaining examples: fewer than the others, or one more.
+        return start, self._examples if position == self.steps_per_epoch - 1 else start + self.batch_size
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:
         return take(self.train_split, torch.arange(min(self.batch_size, length(self.train_split))), self.device)
@@ -211,7 +260,8 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
     `stop` is called before every batch. An interval that is cut short is not reported, and `run` cannot continue from
     it: restore the state saved after the last report.
     """
-    optimizer, schedule = run.optimizer, run.schedule
+    optimizer, schedule, average = run.optimizer, run.schedule, run.average
+    trained = run.trained
     while run.step < run.total_steps:
         began = time.perf_counter()
         first, last = run.step, min(run.step + run.steps_per_interval, run.total_steps)
@@ -220,23 +270,30 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
             total_loss = torch.zeros((), device=run.device)
             correct = torch.zeros((), dtype=torch.int64, device=run.device)
             examples = answers = 0
-            for inputs, targets in _batches(run, first, last):
+            for step, (inputs, targets) in enumerate(_batches(run, first, last), first):
                 if stop():
                     return
                 outputs = run.model(inputs)
                 loss = run.loss(outputs, targets)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                if schedule is not None:
-                    schedule.step()
+                if run.begins_update(step):
+                    optimizer.zero_grad()
+                # The gradients of an update's batches add up to that of the mean over all of their examples.
+                (loss if run.accumulate == 1 else loss * run.share_of_update(step)).backward()
+                if run.begins_update(step + 1):
+                    if run.clip_norm is not None:
+                        clip_grad_norm_(trained, run.clip_norm)
+                    optimizer.step()
+                    if schedule is not None:
+                        schedule.step()
+                    if average is not None:
+                        average.update_parameters(run.model)
                 total_loss += loss.detach() * len(targets)
                 predicted, true = class_numbers(outputs.detach(), targets)
                 correct += (predicted == true).sum()
                 examples += len(targets)
                 answers += len(true)
             # Seeded too, because the model or the validation examples may draw random numbers.
-            validation_loss, validation_accuracy = evaluate(run.model, run.loss, run.validation_split)
+            validation_loss, validation_accuracy = evaluate(run.evaluated, run.loss, run.validation_split)
         run.interval += 1
         yield IntervalReport(
             interval=run.interval,
@@ -312,10 +369,7 @@ def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]
             order = torch.randperm(examples, generator=generator)
             if isinstance(run.train_split, Split):
                 order = order.to(run.device)
-        position = step % run.steps_per_epoch
-        start = position * run.batch_size
-        # An epoch's last batch takes the remaining examples: fewer than the others, or one more.
-        stop = examples if position == run.steps_per_epoch - 1 else start + run.batch_size
+        start, stop = run.bounds(step % run.steps_per_epoch)
         yield take(run.train_split, order[start:stop], run.device)
 
 

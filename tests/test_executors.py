@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from hpsearch import MLP, EarlyStopping, checkpoint, datasets
+from hpsearch import MLP, CrossEntropy, EarlyStopping, checkpoint, datasets
 from hpsearch.datasets import Dataset
 from hpsearch.executors import (
     Died,
@@ -34,6 +34,7 @@ from hpsearch.executors import (
 from hpsearch.executors.local import own_device
 from hpsearch.executors.task import work
 from hpsearch.study import StudyFile, load_study
+from hpsearch.training import Run, evaluate, train
 
 STUDIES = Path(__file__).parent / "studies"
 PARAMS = {"lr": 0.05, "optimizer": "sgd", "momentum": 0.9, "hidden": 16, "dropout": 0.3}
@@ -318,6 +319,34 @@ def test_a_trial_whose_end_was_not_written_ends_where_it_should(
     found = train(tmp_path / "killed", expected.intervals)
     assert found is not None
     assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, None])
+def test_the_average_of_the_weights_is_kept_as_the_best(tmp_path: Path, interrupted_after: int | None) -> None:
+    tiny = load_study(str(STUDIES / "tiny.py")).study
+    study = replace(tiny, epochs=4, recipe=lambda space: replace(tiny.recipe(space), ema=0.98))
+    data = study.load_data()
+    run = Run(study, PARAMS, data, seed=task(tmp_path).seed)
+    kept = {report.interval: checkpoint.digest(run.evaluated.state_dict()) for report in train(run)}
+    executor = InlineExecutor(study, data)
+    if interrupted_after is not None:
+        executor.submit(task(tmp_path))
+
+        def stop(event: Reported) -> str:
+            if event.report.interval == interrupted_after:
+                executor.stop()
+            return "continue"
+
+        drive(executor, stop)
+    executor.submit(task(tmp_path))
+    _, outcome = drive(executor)
+    assert outcome is not None
+    assert outcome.best_interval is not None
+    best = checkpoint.load(tmp_path / "best.pt")["model"]
+    assert checkpoint.digest(best) == kept[outcome.best_interval]
+    model = study.replay(PARAMS).model
+    model.load_state_dict(best)
+    assert evaluate(model, CrossEntropy(), data.validation)[1] == outcome.best_value
 
 
 def test_params_that_do_not_fit_fail_the_trial(make: Make, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.search.fingerprint import describe_study, differences
+from hpsearch import L1, SGD, BinaryCrossEntropy, CrossEntropy
+from hpsearch.search.fingerprint import _text, describe_study, differences
 from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.study import load_study
 from support.command_line import hpsearch
@@ -15,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from hpsearch import MLP, SGD, Cosine, EarlyStopping, Recipe, Space, Steps, Study, digits
+from hpsearch import MLP, SGD, Cosine, CrossEntropy, EarlyStopping, Recipe, Space, Steps, Study, digits
 
 WIDTH = 8
 UNUSED = 1
@@ -101,6 +102,53 @@ def test_what_changes_results_is_named(tmp_path: Path, old: str) -> None:
 @pytest.mark.parametrize("old", PASSES)
 def test_what_does_not_passes(tmp_path: Path, old: str) -> None:
     assert changes(tmp_path, old, PASSES[old]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("clip_norm=1.0", ["training recipe's clip_norm is new"]),
+        ("accumulate=2", ["training recipe's accumulate is new"]),
+        ("ema=0.9", ["training recipe's ema is new"]),
+        ("clip_norm=None, accumulate=1, ema=None", []),
+        ("loss=CrossEntropy()", []),
+        ("loss=CrossEntropy(weight=(1.0,) * 10)", ["training loss was CrossEntropy"]),
+    ],
+)
+def test_an_option_of_the_recipe_is_named_if_it_is_on(tmp_path: Path, settings: str, expected: list[str]) -> None:
+    found = changes(tmp_path, "batch_size=32)", f"batch_size=32, {settings})")
+    assert [change[: len(said)] for change, said in zip(found, expected, strict=True)] == expected
+
+
+def test_values_of_an_option_are_named(tmp_path: Path) -> None:
+    described = []
+    for high in (2.0, 4.0):
+        path = tmp_path / "mine.py"
+        path.write_text(TEXT.replace("batch_size=32)", f"batch_size=32, clip_norm=space.float('norm', 1.0, {high}))"))
+        described.append(describe_study(load_study(str(path)), None, 0))
+    assert "training recipe's clip_norm was 1.0, 2.0, is now 1.0, 4.0" in differences(*described)
+
+
+def test_an_option_that_is_off_leaves_the_text_of_earlier_versions() -> None:
+    assert _text(CrossEntropy()) == "CrossEntropy(label_smoothing=0.0)"
+    assert _text(CrossEntropy(weight=(1.0, 2.0))) == "CrossEntropy(label_smoothing=0.0, weight=(1.0, 2.0))"
+    assert _text(BinaryCrossEntropy()) == "BinaryCrossEntropy()"
+    assert _text(SGD(lr=0.1)) == repr(SGD(lr=0.1))
+    assert _text(L1(SGD(lr=0.1), 0.5)) == repr(L1(SGD(lr=0.1), 0.5))
+
+
+def test_functions_in_other_objects_are_known_by_their_source(tmp_path: Path) -> None:
+    def schedule(gamma: float) -> str:
+        return f"hpsearch.Warmup(0.1, then=lambda o, n: torch.optim.lr_scheduler.ExponentialLR(o, {gamma}))"
+
+    text = TEXT.replace("import torch\n", "import hpsearch\nimport torch\n")
+    described = []
+    for gamma in (0.5, 0.5, 0.9):
+        path = tmp_path / "mine.py"
+        path.write_text(text.replace("Cosine(), batch", f"{schedule(gamma)}, batch"))
+        described.append(describe_study(load_study(str(path)), None, 0))
+    assert differences(*described[:2]) == []
+    assert "training schedule was Warmup" in "; ".join(differences(*described[1:]))
 
 
 def test_a_run_of_a_changed_study_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hpsearch import (
     PerceptronCriterion,
     RMSprop,
     UsageError,
+    Warmup,
 )
 from hpsearch.optim import Optimizer, Schedule
 
@@ -161,6 +162,20 @@ class TestL1:
         (lambda: NormalizedGradient(eps=-1), "NormalizedGradient: eps .* got -1"),
         (lambda: L1(SGD(lr=0.1), -1), "L1: strength .* got -1"),
         (lambda: CrossEntropy(label_smoothing=1.5), r"CrossEntropy: label_smoothing .* 1\.5"),
+        (lambda: CrossEntropy(weight=(1.0, 0.0)), r"CrossEntropy: weight must be .* above 0, got \(1\.0, 0\.0\)"),
+        (lambda: CrossEntropy(weight=(1.0, -2.0)), r"CrossEntropy: weight .* got \(1\.0, -2\.0\)"),
+        (lambda: CrossEntropy(weight=(1.0, math.nan)), r"CrossEntropy: weight .* got \(1\.0, nan\)"),
+        (lambda: CrossEntropy(weight=(1.0, True)), r"CrossEntropy: weight .* got \(1\.0, True\)"),
+        (lambda: CrossEntropy(weight=2.0), r"CrossEntropy: weight must be a tuple .* got 2\.0"),  # type: ignore[arg-type]
+        (lambda: CrossEntropy(weight="12"), "CrossEntropy: weight must be a tuple .* got '12'"),  # type: ignore[arg-type]
+        (lambda: BinaryCrossEntropy(pos_weight=0.0), r"BinaryCrossEntropy: pos_weight .* above 0, got 0\.0"),
+        (lambda: BinaryCrossEntropy(pos_weight=-1.0), r"BinaryCrossEntropy: pos_weight .* got -1\.0"),
+        (lambda: BinaryCrossEntropy(pos_weight=math.nan), "BinaryCrossEntropy: pos_weight .* got nan"),
+        (lambda: BinaryCrossEntropy(pos_weight=True), "BinaryCrossEntropy: pos_weight .* got True"),
+        (lambda: Warmup(0.0), r"Warmup: share .* \(0, 1\), got 0\.0"),
+        (lambda: Warmup(5), r"Warmup: share is a share of all steps .* got 5"),
+        (lambda: Warmup(0.1, then="cosine"), "Warmup: then must be a schedule .* got 'cosine'"),  # type: ignore[arg-type]
+        (lambda: Warmup(0.1, then=OneCycle()), "Warmup: then .* without a rise of its own, or None, got OneCycle"),
         (lambda: Cosine(warmup=1.0), r"Cosine: warmup .* \[0, 1\), got 1\.0"),
         (lambda: Cosine(warmup=-0.1), r"Cosine: warmup .* got -0\.1"),
         (lambda: OneCycle(rise=0.0), r"OneCycle: rise .* \(0, 1\), got 0\.0"),
@@ -189,6 +204,41 @@ class TestLosses:
             expected += 0.8 * losses[target] + 0.2 * sum(losses) / 3
         smoothed = CrossEntropy(label_smoothing=0.2)(self.outputs, self.targets)
         assert smoothed.item() == pytest.approx(expected / 2, rel=1e-6)
+
+    def test_class_weights_make_a_weighted_mean(self) -> None:
+        weight = (1.0, 3.0, 0.5)
+        expected = total = 0.0
+        for row, target in zip(self.outputs.tolist(), self.targets.tolist(), strict=True):
+            expected += weight[target] * (math.log(sum(map(math.exp, row))) - row[target])
+            total += weight[target]
+        found = CrossEntropy(weight=weight)(self.outputs, self.targets)
+        assert found.item() == pytest.approx(expected / total, rel=1e-6)
+
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    def test_class_weights_are_torchs(self, smoothing: float) -> None:
+        ours = CrossEntropy(weight=(1.0, 3.0, 0.5), label_smoothing=smoothing)
+        reference = nn.CrossEntropyLoss(torch.tensor([1.0, 3.0, 0.5]), label_smoothing=smoothing)
+        places, classes = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+        for outputs, targets in (
+            (self.outputs, self.targets),
+            (self.outputs, torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])),
+            (places, classes),
+        ):
+            assert ours(outputs, targets) == reference(outputs, targets)
+
+    def test_class_weights_of_another_number_than_classes_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="CrossEntropy: weight needs a number for each of the 3 classes, got 2"):
+            CrossEntropy(weight=(1.0, 2.0))(self.outputs, self.targets)
+
+    @pytest.mark.parametrize("shape", [(4,), (4, 1)])
+    def test_the_positive_class_counts_pos_weight_times(self, shape: tuple[int, ...]) -> None:
+        outputs, targets = [0.5, -3.0, 2.0, 0.0], [1, 0, 0, 1]
+        expected = sum(
+            2.5 * math.log(1 + math.exp(-f)) if target else math.log(1 + math.exp(f))
+            for f, target in zip(outputs, targets, strict=True)
+        )
+        loss = BinaryCrossEntropy(pos_weight=2.5)(torch.tensor(outputs).reshape(shape), torch.tensor(targets))
+        assert loss.item() == pytest.approx(expected / 4, rel=1e-6)
 
     def test_mse_against_one_hot_rows(self) -> None:
         # Targets (0, 1, 0) and (1, 0, 0).
@@ -278,12 +328,17 @@ class TestLosses:
         assert output.grad is not None
         assert output.grad.item() == moves
 
-    @pytest.mark.parametrize("loss", [BinaryCrossEntropy(), MSE(), PerceptronCriterion()])
+    @pytest.mark.parametrize(
+        "loss", [BinaryCrossEntropy(), BinaryCrossEntropy(pos_weight=3.0), MSE(), PerceptronCriterion()]
+    )
     def test_a_loss_of_a_single_neuron_can_be_differentiated(self, loss: Any) -> None:
         outputs = torch.tensor([[0.5], [-3.0], [2.0]], dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(lambda outputs: loss(outputs, torch.tensor([1, 1, 0])), (outputs,))
 
-    @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), MSE()])
+    @pytest.mark.parametrize(
+        "loss",
+        [CrossEntropy(), CrossEntropy(label_smoothing=0.1), CrossEntropy(weight=(1.0, 3.0, 0.5)), MSE()],
+    )
     def test_a_loss_can_be_differentiated(self, loss: Any) -> None:
         outputs = self.outputs.double().requires_grad_()
         assert torch.autograd.gradcheck(lambda outputs: loss(outputs, self.targets), (outputs,))
@@ -319,6 +374,28 @@ class TestCosine:
         assert all(rate > 0 for rate in used[:-1])
 
 
+class TestWarmup:
+    @pytest.mark.parametrize(
+        ("share", "total_steps", "rising"), [(0.25, 8, 2), (0.5, 7, 4), (0.1, 3, 0), (0.99, 10, 10)]
+    )
+    @pytest.mark.parametrize("then", [None, "steps", "cosine"])
+    def test_rises_in_equal_parts_then_follows(
+        self, then: str | None, share: float, total_steps: int, rising: int
+    ) -> None:
+        def halves(optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+            return torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+
+        rise = [0.5 * (k + 1) / (rising + 1) for k in range(rising)]
+        falling = total_steps - rising
+        rest = {
+            None: [0.5] * (falling + 1),
+            "steps": [0.5 * 0.5 ** (k // 2) for k in range(falling + 1)],
+            "cosine": [0.5 * (1 + math.cos(math.pi * k / max(1, falling))) / 2 for k in range(falling + 1)],
+        }[then]
+        schedule = Warmup(share, then={None: None, "steps": halves, "cosine": Cosine()}[then])
+        assert rates(schedule, total_steps) == pytest.approx(rise + rest, abs=1e-9)
+
+
 def one_cycle(total_steps: int, rise: float, lr: float) -> list[float]:
     """Return cosine pieces from lr/25 up to lr and down to lr/250,000."""
 
@@ -351,7 +428,7 @@ class TestOneCycle:
         assert used[-1] == pytest.approx(0.5 / 25e4)
 
 
-SCHEDULES = [Cosine(), Cosine(warmup=0.3), OneCycle(), OneCycle(rise=0.5)]
+SCHEDULES = [Cosine(), Cosine(warmup=0.3), Warmup(0.3), OneCycle(), OneCycle(rise=0.5)]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

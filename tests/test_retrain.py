@@ -47,10 +47,10 @@ COMMAND = [
 ]
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, text: str = TINY) -> None:
     """Export two configurations of a study file of the folder's own."""
     (folder / "studies").mkdir()
-    (folder / "studies/tiny.py").write_text(TINY.replace("epochs=8", "epochs=3"))
+    (folder / "studies/tiny.py").write_text(text.replace("epochs=8", "epochs=3"))
     make_study(folder, ["budget"] * 3, study=folder / "studies/tiny.py")
     assert hpsearch_here(folder, "export", "--study", "studies/tiny.py", "--top", "2") == 0
 
@@ -129,6 +129,22 @@ def test_the_final_model_is_what_a_plain_loop_gives(
     assert result(retrained)["weights_digest"] == checkpoint.digest(saved["model"])
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, saved["model"][name])
+
+
+def test_the_average_of_the_weights_is_what_is_tested_and_kept(tmp_path: Path) -> None:
+    prepare(tmp_path, TINY.replace("batch_size=16", "batch_size=16, ema=0.98"))
+    assert hpsearch_here(tmp_path, *COMMAND[:2], *COMMAND[3:5], "--seeds", "1", "--workers", "0") == 0
+    study, winner = (load_study(str(tmp_path / COMMAND[4])).study, read_configuration(tmp_path / COMMAND[1]))
+    data = study.load_data()
+    run = Run(study, winner.params, joined(data), seed=winner.trial_seed)
+    list(train(run))
+    saved = checkpoint.load(tmp_path / "reports/tiny/retrain/model.pt")["model"]
+    assert checkpoint.digest(saved) == checkpoint.digest(run.evaluated.state_dict())
+    assert checkpoint.digest(saved) != checkpoint.digest(run.model.state_dict())
+    assert result(tmp_path)["test_correct"] == evaluate_once(run.evaluated, data).correct
+    program = torch.export.load(tmp_path / "reports/tiny/retrain/model.pt2").module()
+    assert isinstance(data.test, Split)
+    torch.testing.assert_close(program(data.test.inputs), run.evaluated.eval()(data.test.inputs))
 
 
 def test_without_a_schedule_training_ends_after_the_confirmed_intervals(

@@ -34,6 +34,7 @@ from hpsearch import (
     Steps,
     Study,
     UsageError,
+    Warmup,
     checkpoint,
     digits,
     points,
@@ -214,7 +215,11 @@ class TestPerceptronRule:
 class TestGradients:
     """One step of plain descent at step size 1 on one batch is minus the gradient."""
 
-    @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), MSE()])
+    @pytest.mark.parametrize(
+        "loss",
+        [CrossEntropy(), CrossEntropy(label_smoothing=0.1), CrossEntropy(weight=(1.0, 3.0, 0.5)), MSE()],
+        ids=str,
+    )
     @pytest.mark.parametrize(
         ("model", "size"),
         [
@@ -345,6 +350,10 @@ class TestResume:
             return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total_steps // 4, total_steps // 2])
 
         assert_resumes(tiny_study(schedule=schedule), few_digits, tmp_path)
+
+    @pytest.mark.parametrize("then", [None, lambda optimizer, steps: torch.optim.lr_scheduler.StepLR(optimizer, 2)])
+    def test_of_a_warm_up(self, then: Any, tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
+        assert_resumes(tiny_study(schedule=Warmup(0.5, then=then), interval=Steps(3)), few_digits, tmp_path)
 
     def test_a_schedule_whose_state_cannot_be_kept_is_named(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
         class Holder:
@@ -602,6 +611,167 @@ class Viewing(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = nn.functional.max_pool2d(self.drop(self.norm(self.conv(images)).relu()), 2)
         return self.head(x.view(-1, 4 * 3 * 3))
+
+
+class TestUpdates:
+    """Clipping, accumulation and averaging, against a loop by hand; an epoch is of batches of 32, 32, 32 and 4."""
+
+    @staticmethod
+    def study(data: Dataset, interval: Any = 1, dropout: float = 0.0, **settings: Any) -> Study:
+        study = study_of(lambda: MLP(inputs=64, hidden=[8], dropout=dropout), data, **settings)
+        return replace(study, epochs=3, interval=interval)
+
+    @staticmethod
+    def by_hand(
+        study: Study, data: Dataset, *, clip_norm: float = math.inf, accumulate: int = 1, decay: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weights, and their average, after three epochs."""
+        model = bare_loop(study, data, lambda parameters: torch.optim.SGD(parameters, lr=0.05), epochs=0)
+        live = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
+        inputs, targets = data.train  # type: ignore[misc]
+        average: Tensor | None = None
+        for epoch in range(3):
+            batches = order_of(epoch, 100).split(32)
+            for first in range(0, len(batches), accumulate):
+                together = batches[first : first + accumulate]
+                gradients = [torch.zeros_like(parameter) for parameter in model.parameters()]
+                for batch in together:
+                    loss = nn.functional.cross_entropy(model(inputs[batch]), targets[batch], reduction="sum")
+                    for total, part in zip(gradients, torch.autograd.grad(loss, [*model.parameters()]), strict=True):
+                        total += part / sum(map(len, together))
+                norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter.grad = gradient * min(1.0, clip_norm / norm)
+                live.step()
+                now = weights(model).double()
+                average = now if average is None or decay is None else decay * average + (1 - decay) * now
+        assert average is not None
+        return weights(model), average.float()
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"clip_norm": 0.1}, {"accumulate": 2}, {"accumulate": 3}, {"clip_norm": 0.1, "accumulate": 9}],
+        ids=str,
+    )
+    def test_equal_those_by_hand(self, settings: dict[str, Any], few_digits: Dataset) -> None:
+        study = self.study(few_digits, **settings)
+        run = start(study, few_digits)
+        list(train(run))
+        expected, _ = self.by_hand(study, few_digits, **settings)
+        torch.testing.assert_close(weights(run.model), expected, rtol=1e-5, atol=1e-6)
+        off = start(self.study(few_digits), few_digits)
+        list(train(off))
+        assert (weights(run.model) - weights(off.model)).abs().max() > 1e-3
+
+    def test_a_norm_that_is_not_reached_changes_nothing(self, few_digits: Dataset) -> None:
+        runs = [start(self.study(few_digits, clip_norm=norm), few_digits) for norm in (None, 1e6)]
+        assert len({repr(without_seconds(train(run))) for run in runs}) == 1
+        assert torch.equal(*(weights(run.model) for run in runs))
+
+    @pytest.mark.parametrize("optimizer", [SGD(lr=0.05, momentum=0.9), Adam(lr=0.05)], ids=str)
+    def test_accumulated_batches_are_one_large_batch(self, optimizer: Any, digits8: Dataset) -> None:
+        """An epoch is 30 batches of 16, eight updates; the last of two batches, of which one has 4 examples."""
+        assert isinstance(digits8.train, Split)
+        data = replace(digits8, train=Split(*(part[:468] for part in digits8.train)))
+        runs = [
+            start(
+                self.study(data, optimizer=optimizer, schedule=OneCycle(), clip_norm=0.5, ema=0.9, **settings),
+                data,
+            )
+            for settings in ({"batch_size": 16, "accumulate": 4}, {"batch_size": 64})
+        ]
+        small, large = (list(train(run)) for run in runs)
+        assert [run.total_updates for run in runs] == [24, 24]
+        assert [report.step for report in small] == [30, 60, 90]
+        for report, other in zip(small, large, strict=True):
+            assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+            assert report.learning_rate == pytest.approx(other.learning_rate, rel=1e-9)
+        for models in ([run.model for run in runs], [run.evaluated for run in runs]):
+            torch.testing.assert_close(*map(weights, models), rtol=1e-3, atol=1e-5)
+
+    def test_intervals_need_not_end_with_an_update(self, few_digits: Dataset) -> None:
+        results = []
+        for interval in (1, 3, Steps(1), Steps(5)):
+            run = start(self.study(few_digits, interval, accumulate=3, optimizer=Adam(lr=0.01)), few_digits)
+            assert len(list(train(run))) == run.intervals
+            results.append(weights(run.model))
+        assert all(torch.equal(result, results[0]) for result in results)
+
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_the_average_is_the_one_by_hand_and_is_what_is_evaluated(
+        self, accumulate: int, few_digits: Dataset
+    ) -> None:
+        study = self.study(few_digits, accumulate=accumulate, ema=0.8)
+        run = start(study, few_digits)
+        reports = list(train(run))
+        raw, average = self.by_hand(study, few_digits, accumulate=accumulate, decay=0.8)
+        torch.testing.assert_close(weights(run.evaluated), average, rtol=1e-5, atol=1e-6)
+        assert (raw - average).abs().max() > 1e-3
+        # Training is that without it.
+        plain = start(self.study(few_digits, accumulate=accumulate), few_digits)
+        plain_reports = list(train(plain))
+        assert torch.equal(weights(run.model), weights(plain.model))
+        assert [report.train_loss for report in reports] == [report.train_loss for report in plain_reports]
+        assert plain.evaluated is plain.model
+        found = reports[-1].validation_loss, reports[-1].validation_accuracy
+        assert found == evaluate(run.evaluated, run.loss, few_digits.validation)
+        assert found != evaluate(run.model, run.loss, few_digits.validation)
+
+    @pytest.mark.parametrize(
+        ("name", "values"), [("clip_norm", (0.1, 0.2)), ("accumulate", (2, 3)), ("ema", (0.5, 0.9))]
+    )
+    def test_a_setting_acts(self, name: str, values: tuple[Any, Any], few_digits: Dataset) -> None:
+        runs = [start(self.study(few_digits, **{name: value}), few_digits) for value in (*values, values[0])]
+        for run in runs:
+            list(train(run))
+        first, other, again = (weights(run.evaluated) for run in runs)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_the_average_has_the_buffers_of_the_model(self, few_digits: Dataset) -> None:
+        def model() -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+        run = start(study_of(model, few_digits, ema=0.9), few_digits)
+        list(train(run))
+        for mine, averages in zip(run.model.buffers(), run.evaluated.buffers(), strict=True):
+            assert torch.equal(mine, averages)
+
+    @pytest.mark.parametrize("interval", [1, Steps(1), Steps(3), Steps(5)], ids=str)
+    @pytest.mark.parametrize(
+        "settings",
+        [{"clip_norm": 0.1}, {"accumulate": 3}, {"ema": 0.9}, {"clip_norm": 0.1, "accumulate": 3, "ema": 0.9}],
+        ids=str,
+    )
+    def test_resume(self, settings: dict[str, Any], interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
+        settings = {"optimizer": Adam(lr=0.01), "schedule": OneCycle(), **settings}
+        assert_resumes(self.study(few_digits, interval, dropout=0.3, **settings), few_digits, tmp_path)
+
+    def test_resume_of_a_convolutional_network(self, few_digits: Dataset, tmp_path: Path) -> None:
+        """Its gradients and its average are in the channels-last format."""
+
+        def model() -> nn.Module:
+            return nn.Sequential(
+                nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10)
+            )
+
+        settings = {"optimizer": AdamW(lr=0.01), "clip_norm": 0.1, "accumulate": 3, "ema": 0.9}
+        study = replace(study_of(model, few_digits, **settings), interval=Steps(2))
+        run = start(study, few_digits)
+        for net in (run.model, run.evaluated):
+            assert not net[2].weight.is_contiguous()  # type: ignore[index,union-attr]
+        assert_resumes(study, few_digits, tmp_path)
+
+    def test_an_accumulated_gradient_is_in_the_state_only_between_updates(self, few_digits: Dataset) -> None:
+        run = start(self.study(few_digits, Steps(1), accumulate=3), few_digits)
+        held = ["gradients" in run.state_dict()] + ["gradients" in run.state_dict() for _ in islice(train(run), 5)]
+        assert held == [False, True, True, False, False, True]
+        assert start(self.study(few_digits), few_digits).state_dict().keys() == {
+            "interval",
+            "model",
+            "optimizer",
+            "schedule",
+        }
 
 
 def study_of(model: Callable[[], nn.Module], data: Dataset, **settings: Any) -> Study:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpsearch import MLP, MSE, SGD, Dataset, Recipe, Split, Study, UsageError, tryout
+from hpsearch import MLP, MSE, SGD, CrossEntropy, Dataset, Recipe, Split, Study, UsageError, tryout
 from hpsearch.errors import StudyFileError
 from hpsearch.study import StudyFile, load_study
 from hpsearch.tryout import check_first_batch, try_batch
@@ -201,6 +201,10 @@ class TestExplanations:
 
         said = self.refused(model, few_digits, batch_size=1)
         assert "batch norm needs more than one example in a batch to train on: batch_size is 1" in said
+
+    def test_class_weights_for_other_classes(self, few_digits: Dataset) -> None:
+        said = self.refused(lambda: MLP(inputs=64), few_digits, loss=CrossEntropy(weight=(1.0, 2.0)))
+        assert "CrossEntropy: weight needs a number for each of the 10 classes, got 2" in said
 
     def test_outputs_that_are_no_tensor(self, few_digits: Dataset) -> None:
         class Two(MLP):

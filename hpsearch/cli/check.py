@@ -122,12 +122,12 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
     few = split
     if isinstance(split, Split) and length(split) > EVALUATED:
         few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
-    evaluate(run.model, run.loss, few)
+    evaluate(run.evaluated, run.loss, few)
     evaluation = (time.perf_counter() - began) * length(split) / length(few)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         # The resume point has the best weights too, and the history is written beside it.
-        checkpoint.save(Path(folder) / "last.pt", {"run": run.state_dict(), "best": run.model.state_dict()})
+        checkpoint.save(Path(folder) / "last.pt", {"run": run.state_dict(), "best": run.evaluated.state_dict()})
         return evaluation + 1.5 * (time.perf_counter() - began)
 
 

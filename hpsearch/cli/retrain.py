@@ -111,14 +111,14 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
     )
     assert job.data.test is not None
     # Before the test set is used: if the export raises, the test set must not have been used yet.
-    program = export_program(run.model, job.data.test)
+    program = export_program(run.evaluated, job.data.test)
     return FinalModel(
         configuration=winner,
         run=run,
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(run.model, job.data),
+        evaluation=evaluate_once(run.evaluated, job.data),
         program=program,
         command=as_typed(),
         device=job.device,

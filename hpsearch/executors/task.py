@@ -150,7 +150,7 @@ class _Training:
     def _save(self, report: IntervalReport) -> None:
         """Write the resume point, which includes the best weights, then the files that can be restored from it."""
         if report is self.best:
-            self.best_weights = _copied(self.run.model.state_dict())
+            self.best_weights = _copied(self.run.evaluated.state_dict())
         self._save_resume_point(None)
         self._save_history()
 
@@ -197,7 +197,7 @@ class _Training:
     def _restore(self, state: dict[str, Any]) -> None:
         self.run.load_state_dict(state["run"])
         self.stopper.load_state_dict(state["stopper"])
-        self.best_weights = state["best_weights"] or _copied(self.run.model.state_dict())
+        self.best_weights = state["best_weights"] or _copied(self.run.evaluated.state_dict())
         self._save_history()
 
     def _stopped(self, verdict: str) -> Outcome:

@@ -99,7 +99,7 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
     """Write all of a final model's files; return what `result.json` holds."""
     configuration, run = final.configuration, final.run
     evaluation, program = final.evaluation, final.program
-    model = run.model.cpu()
+    model = run.evaluated.cpu()
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     digest = checkpoint.digest(weights)
     folder.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,7 @@ def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
     assert data.test is not None
     inputs, _ = take(data.test, torch.arange(min(2, length(data.test))), run.device)
     with torch.no_grad():
-        one = has_one_output(run.model.to(run.device).eval()(inputs))
+        one = has_one_output(run.evaluated.to(run.device).eval()(inputs))
     classes = "program(inputs).flatten() > 0" if one else "program(inputs).argmax(dim=1)"
     sizes = shape.replace("x", ", ")
     return f"""```python

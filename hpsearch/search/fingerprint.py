@@ -11,17 +11,22 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from hpsearch import optim
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
 
 FUNCTIONS = (ast.Lambda, ast.FunctionDef)
-PARTS = ("model", "optimizer", "loss", "schedule", "batch_size", "epochs")
+PARTS = ("model", "optimizer", "loss", "schedule", "batch_size", "epochs", "clip_norm", "accumulate", "ema")
+# Those recorded by value. The ones with the given value throughout the space are off and left out, as in the
+# fingerprints of earlier versions, which did not have them.
+NUMBERS = {"batch_size": None, "epochs": None, "clip_norm": {"None"}, "accumulate": {"1"}, "ema": {"None"}}
 
 
 def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
@@ -47,9 +52,10 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         "early stopping": str(study.early_stopping),
     }
     for part in PARTS:
-        if part in ("batch_size", "epochs"):
-            # If they are parameters of the space, these are the ends of their ranges.
-            training[f"recipe's {part}"] = ", ".join(sorted(built[part]))
+        if part in NUMBERS:
+            if built[part] != NUMBERS[part]:
+                # If they are parameters of the space, these are the ends of their ranges.
+                training[f"recipe's {part}"] = ", ".join(sorted(built[part]))
         else:
             training[part] = f"{', '.join(sorted(names[part]))} ({_digest(sorted(built[part]))})"
     return {
@@ -105,6 +111,11 @@ def _text(value: Any) -> str:
     if inspect.isroutine(value) or inspect.isclass(value):
         return _name(value)
     text = repr(value)
+    if is_dataclass(value) and type(value).__module__ == optim.__name__:
+        # An option that is off is left out, as in the texts of earlier versions, which did not have it.
+        given = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+        options = ", ".join(f"{name}={_text(option)}" for name, option in given.items() if option is not None)
+        text = f"{_name(value)}({options})"
     if isinstance(value, nn.Module):
         text += "".join(f" {name} {_shape(tensor)}" for name, tensor in value.state_dict().items())
     return re.sub(r" at 0x[0-9a-f]+", "", text)
