@@ -100,6 +100,5 @@ def test_its_visualisations_draw_the_study(stored: StoredStudy, plot: str) -> No
 
 
 def test_its_plotly_figures_draw_the_study(stored: StoredStudy) -> None:
-    pytest.importorskip("plotly", reason="pip install plotly draws them")
     for plot in PLOTS:
         assert getattr(optuna.visualization, f"plot_{plot}")(stored.optuna_study()).data
