@@ -9,6 +9,7 @@ import pytest
 
 from support import STUDIES
 from support.command_line import hpsearch
+from support.in_process import exit_code_here
 
 BROKEN = STUDIES / "broken"
 
@@ -109,19 +110,36 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+# Which are seen through a real process too.
+REAL = ("unknown option", "wrong study name", "name error", "unknown sampler", "server away")
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_that_helps(case: str, tmp_path: Path) -> None:
+def test_one_line_that_helps(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, parts = CASES[case]
+    code = exit_code_here(tmp_path, *arguments)
+    printed = capsys.readouterr()
+    check(code, printed.out, printed.err, parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", REAL)
+def test_one_line_of_a_process(case: str, tmp_path: Path) -> None:
     arguments, parts = CASES[case]
     done = hpsearch(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    check(done.returncode, done.stdout, done.stderr, parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def check(code: int, out: str, err: str, parts: list[str]) -> None:
+    assert code == 2, err
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 1, err
     assert lines[0].startswith("hpsearch: ")
     for part in parts:
         assert part in lines[0], lines[0]
-    assert "S3cret" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert "S3cret" not in err
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def test_a_silent_server_is_an_outage(start: Callable[..., Started], tmp_path: P
         # Longer than it is to be survived, and ended by the user.
         for name, options, code, line in (
             ("brief", ("--outage", "5"), 1, "the database did not answer for 5 s"),
-            ("ended", (), 130, "the database is away"),
+            ("ended", (), 130, "the database is unavailable"),
         ):
             before = trained(tmp_path)
             run = start(*RUN, *storage, *options, "--n-trials", "8", name=name, **long)
@@ -126,7 +126,7 @@ def test_an_interrupt_while_the_database_is_locked_ends_the_run_with_a_line(
         assert run.wait(30) == 130
     said = run.err.read_text()
     assert "interrupted" in said
-    assert "the database is away" in said
+    assert "the database is unavailable" in said
     assert "Traceback" not in said
     assert hpsearch(*RUN, "--n-trials", "3", cwd=tmp_path).returncode == 0
     assert complete(study_rows(f"sqlite:///{tmp_path}/hpsearch.db"), 3)

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,29 +26,35 @@ THREADS_SECONDS = 3.0
 
 def main() -> None:
     """Run the command line and exit."""
-    code: object = 1
+    code = 1
     try:
-        code = cli.main(standalone_mode=False)
+        code = run_command(sys.argv[1:])
+    finally:
+        _end_in_time(code)
+    sys.exit(code)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code, after one line on stderr for what the user can mend."""
+    try:
+        code = cli.main(list(arguments), standalone_mode=False)
     except click.exceptions.Abort:
-        code = 130
+        return 130
     except click.ClickException as error:
-        code = _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message(), error.exit_code)
     except HpsearchError as error:
-        code = _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
+        return _fail("interrupted", 130)
     except BrokenPipeError:
         # The reader of our output has closed the pipe; nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        return 1
     except Exception as error:
         if (line := _database_away(error)) is None:
             raise
-        code = _fail(line, 1)
-    finally:
-        code = code if isinstance(code, int) else 0
-        _end_in_time(code)
-    sys.exit(code)
+        return _fail(line, 1)
+    return code if isinstance(code, int) else 0
 
 
 def _database_away(error: Exception) -> str | None:
