@@ -103,9 +103,23 @@ def test_an_observer_is_told_what_happens(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    for change in ({"sampler": "tpee"}, {"pruner": "median:x=1"}, {"storage": "sqlite://"}):
-        with pytest.raises(UsageError):
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"sampler": "tpee"}, "unknown sampler"),
+        ({"pruner": "median:x=1"}, "x=1"),
+        ({"storage": "sqlite://"}, "in memory"),
+        ({"n_trials": 0}, "n_trials must be a whole number of at least 1, got 0"),
+        ({"n_trials": "2"}, "n_trials must be"),
+        ({"workers": -1}, "workers must be a whole number of at least 0, got -1"),
+        ({"workers": 1.5}, "workers must be"),
+        ({"seed": "x"}, "seed must be"),
+        ({"device": "gpu"}, "cpu, cuda"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(UsageError, match=message):
             search_in(tmp_path, **change)
+    with pytest.raises(UsageError, match="a study is given by its name or path"):
+        Search.of(None)  # type: ignore[arg-type]
+    assert search_in(tmp_path, device="auto").device in ("cpu", "cuda")
     with pytest.raises(UsageError, match="min_resource"):
         Loaded.of(search_in(tmp_path, pruner="hyperband:min_resource=50"))
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,8 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(list(arguments), standalone_mode=False)
     except click.exceptions.Abort:
-        return 130
+        # What click makes of a Ctrl-C that no command has handled.
+        return _fail("interrupted; run the same command again to continue", 130)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except HpsearchError as error:

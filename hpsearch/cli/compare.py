@@ -6,9 +6,10 @@ from pathlib import Path
 
 import optuna
 
-from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.arguments import as_typed, default_workers, output_folder, set_data_folder
 from hpsearch.cli.output import frame_table, make_console
 from hpsearch.datasets import Dataset, length
+from hpsearch.devices import check_device
 from hpsearch.errors import HpsearchError
 from hpsearch.progress import compare_progress
 from hpsearch.results.comparison import short_table

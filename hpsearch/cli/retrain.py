@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from hpsearch.cli.arguments import as_typed, check_device, default_workers, output_folder, set_data_folder
+from hpsearch.cli.arguments import as_typed, default_workers, output_folder, set_data_folder
 from hpsearch.cli.output import frame_table, make_console
 from hpsearch.datasets import Dataset, length
+from hpsearch.devices import check_device
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
 from hpsearch.progress import RetrainProgress

@@ -9,8 +9,9 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from hpsearch.cli.arguments import WHERE, as_typed, check_device, default_workers, set_data_folder
+from hpsearch.cli.arguments import WHERE, as_typed, default_workers, set_data_folder
 from hpsearch.cli.output import make_console
+from hpsearch.devices import check_device
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.progress import run_progress
 from hpsearch.search import Search, run

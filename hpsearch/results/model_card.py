@@ -185,8 +185,10 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     classes = evaluation.classes.assign(
         **{name: [f"{value:.4f}" for value in evaluation.classes[name]] for name in ("precision", "recall", "f1")}
     )
-    params = pd.DataFrame({"parameter": list(configuration.params), "value": list(configuration.params.values())})
-    params["value"] = [str(value) for value in params["value"]]
+    params = pd.DataFrame(
+        # As texts: among floats pandas would make floats of whole numbers.
+        {"parameter": list(configuration.params), "value": [str(value) for value in configuration.params.values()]}
+    )
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
 **Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from hpsearch.datasets import Dataset, length
 from hpsearch.defaults import default_runs, default_storage
+from hpsearch.devices import check_device
+from hpsearch.errors import UsageError
 from hpsearch.search.database import check_url
 from hpsearch.search.pruners import most_intervals
 from hpsearch.search.stored_study import StoredStudy, finished_already
 from hpsearch.search.strategy import Strategy
 from hpsearch.space import Params
 from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.text import brief
 from hpsearch.tryout import check_first_batch
 
 
@@ -78,6 +81,12 @@ class Search:
         `n_trials` is the number of trials to be finished, by default all points of a grid. Raises UsageError for
         settings that are not valid.
         """
+        for setting, value, least in (("n_trials", n_trials, 1), ("workers", workers, 0), ("seed", seed, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UsageError(f"{setting} must be a whole number of at least {least}, got {brief(value)}")
+        if not isinstance(study, str | StudyFile):
+            raise UsageError(f"a study is given by its name or path, or as a loaded StudyFile; got {brief(study)}")
+        device = check_device(device)
         storage = storage or default_storage()
         check_url(storage, create=True)
         study_file = load_study(study) if isinstance(study, str) else study
