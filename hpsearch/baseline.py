@@ -39,11 +39,10 @@ def baseline_of(data: Dataset) -> Baseline | None:
     None where the targets are not in memory, or name no class: as those of torch data sets without `targets`.
     """
     train, validation = _classes(data.train), _classes(data.validation)
-    if train is None or validation is None:
+    # Numbers that name no class may be too large to be counted.
+    if train is None or validation is None or int(train.max()) >= len(data.classes):
         return None
     commonest = int(torch.bincount(train).argmax())
-    if commonest >= len(data.classes):
-        return None
     accuracy = float((validation == commonest).double().mean())
     return Baseline(answer=data.classes[commonest], accuracy=accuracy, classes=len(data.classes))
 

@@ -72,6 +72,11 @@ def test_training_decides_what_is_answered() -> None:
     assert found == Baseline(answer="3", accuracy=0.25, classes=10)
 
 
+def test_numbers_that_name_no_class_have_none() -> None:
+    split = Split(torch.zeros(3, 3), torch.tensor([0, 0, 10**13]))
+    assert baseline_of(Dataset(train=split, validation=split, test=None, classes=("a", "b"))) is None
+
+
 class InFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         return 4
