@@ -25,7 +25,7 @@ from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
 from hpsearch.search.database import mask_passwords
-from hpsearch.search.owner import Owner
+from hpsearch.search.overview import open_storage
 from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import open_to_read
 from hpsearch.search.study_attrs import STUDY_ID, unit_of
@@ -148,7 +148,7 @@ def make_server(url: str, port: int, runs: Path = Path(RUNS)) -> wsgiref.simple_
 
     Raises UsageError if the storage cannot be read or the port is taken.
     """
-    storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
+    storage = open_storage(url)
     application = read_only(optuna_dashboard.wsgi(_Annotated(storage, url, runs)))
     try:
         return wsgiref.simple_server.make_server("127.0.0.1", port, application, _Server, _Quiet)

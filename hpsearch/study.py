@@ -26,7 +26,7 @@ from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
 from hpsearch.study_files import find_study
-from hpsearch.text import unit
+from hpsearch.text import brief, unit
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Steps:
     count: int
 
     def __post_init__(self) -> None:
-        _check_count("Steps: count", self.count)
+        check_count("Steps: count", self.count)
 
     def __str__(self) -> str:
         return f"{self.count} step{'s' * (self.count != 1)}"
@@ -74,12 +74,12 @@ class Recipe:
             value = getattr(self, name)
             if not callable(value) and not (name == "schedule" and value is None):
                 raise UsageError(f"Recipe: {name} must be callable, such as SGD(lr=0.1), got {value!r}")
-        _check_count("Recipe: batch_size", self.batch_size)
+        check_count("Recipe: batch_size", self.batch_size)
         if self.epochs is not None:
-            _check_count("Recipe: epochs", self.epochs)
+            check_count("Recipe: epochs", self.epochs)
         if self.clip_norm is not None and not is_between(0, self.clip_norm, float("inf")):
             raise UsageError(f"Recipe: clip_norm must be a number above 0, or None, got {self.clip_norm!r}")
-        _check_count("Recipe: accumulate", self.accumulate)
+        check_count("Recipe: accumulate", self.accumulate)
         if self.ema is not None and not is_between(0, self.ema, 1):
             raise UsageError(f"Recipe: ema must be a number in (0, 1), or None, got {self.ema!r}")
 
@@ -109,12 +109,12 @@ class Study:
         for name in ("recipe", "dataset"):
             if not callable(getattr(self, name)):
                 raise UsageError(f"Study: {name} must be a function, got {getattr(self, name)!r}")
-        _check_count("Study: epochs", self.epochs)
-        _check_count("Study: n_trials", self.n_trials)
+        check_count("Study: epochs", self.epochs)
+        check_count("Study: n_trials", self.n_trials)
         if not isinstance(self.early_stopping, EarlyStopping):
             raise UsageError(f"Study: early_stopping must be an EarlyStopping(...), got {self.early_stopping!r}")
         if not isinstance(self.interval, Steps):
-            _check_count("Study: interval", self.interval)
+            check_count("Study: interval", self.interval)
 
     @property
     def unit(self) -> str:
@@ -170,9 +170,10 @@ class Study:
         return recipe
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise UsageError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {brief(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import StudyFile, load_study, users_code
-from hpsearch.text import duration, short
+from hpsearch.text import duration, plural, short
 from hpsearch.training import Run, evaluate, train
 from hpsearch.tryout import check_first_batch
 
@@ -108,7 +108,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
         soft_wrap=True,
     )
     console.print(
-        f"time     {n_trials} trials on {workers} worker{'s' * (workers != 1)}: about "
+        f"time     {n_trials} trials on {plural(workers, 'worker')}: about "
         f"{duration(start + per_trial * rounds)} if all are trained to the end ({per_trial:.1f} s each), "
         f"less with every trial pruned or stopped early",
         soft_wrap=True,

@@ -14,7 +14,7 @@ from hpsearch.cli.output import frame_table, make_console
 from hpsearch.datasets import Dataset, length
 from hpsearch.devices import check_device
 from hpsearch.errors import HpsearchError, UsageError
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
+from hpsearch.executors import Executor, make_executor
 from hpsearch.progress import RetrainProgress
 from hpsearch.results import markdown
 from hpsearch.results.configurations import (
@@ -148,14 +148,8 @@ def _load(options: RetrainOptions, console: Console) -> _Job:
 
 def _executor(options: RetrainOptions, job: _Job) -> Executor:
     workers = default_workers(job.device) if options.workers is None else options.workers
-    if not workers:
-        return InlineExecutor(job.study_file.study, job.data)
-    return LocalExecutor(
-        job.study_file,
-        job.data,
-        workers=min(workers, len(job.candidates) * options.seeds),
-        load_timeout=time_to_load(job.load_seconds),
-    )
+    trainings = len(job.candidates) * options.seeds
+    return make_executor(job.study_file, job.data, min(workers, trainings), job.load_seconds)
 
 
 def _check_together(paths: Sequence[Path], candidates: Sequence[Configuration]) -> None:

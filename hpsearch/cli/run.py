@@ -11,7 +11,6 @@ from rich.console import Console
 
 from hpsearch.cli.arguments import WHERE, as_typed, default_workers, set_data_folder
 from hpsearch.cli.output import make_console
-from hpsearch.devices import check_device
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.progress import run_progress
 from hpsearch.search import Search, run
@@ -83,7 +82,6 @@ def run_study(options: RunOptions) -> int:
 
 def _search(options: RunOptions) -> Search:
     """Return the search that the options ask for."""
-    device = check_device(options.device)
     search = Search.of(
         options.study,
         sampler=options.sampler,
@@ -94,7 +92,7 @@ def _search(options: RunOptions) -> Search:
         runs=options.runs,
         seed=options.seed,
         fresh=options.fresh,
-        device=device,
+        device=options.device,
     )
     limits = replace(
         search.limits,
@@ -104,7 +102,7 @@ def _search(options: RunOptions) -> Search:
         keep_best=options.keep_best,
         outage=options.outage,
     )
-    workers = default_workers(device) if options.workers is None else options.workers
+    workers = default_workers(search.device) if options.workers is None else options.workers
     return replace(search, limits=limits, workers=min(workers, limits.n_trials))
 
 
@@ -113,7 +111,7 @@ def _print_interrupted(console: Console, search: Search, stored: StoredStudy, en
     name = stored.name if stored.name != search.study_file.name else None
     console.print(
         f"hpsearch: {what}; everything is saved in {mask_passwords(stored.storage.engine.url)} and {stored.folder}; "
-        f"{waiting} unfinished trial{'s' * (waiting != 1)} will continue from the last {search.study_file.study.unit}: "
+        f"{plural(waiting, 'unfinished trial')} will continue from the last {search.study_file.study.unit}: "
         f"{as_typed(n_trials=search.limits.n_trials, name=name, fresh=False)}",
         soft_wrap=True,
     )

@@ -9,7 +9,7 @@ finished.stored.best_trial().params
 import contextlib
 from dataclasses import dataclass
 
-from hpsearch.executors import Executor, InlineExecutor, LocalExecutor, time_to_load
+from hpsearch.executors import Executor, make_executor
 from hpsearch.search.observer import Observer
 from hpsearch.search.search import Loaded, Search
 from hpsearch.search.stored_study import StoredStudy, open_for_run
@@ -55,17 +55,8 @@ def run(
     workers = search.workers if processes is None else processes
     stored.record_run(study_file, search.strategy, device=search.device, workers=workers)
     observer.opened(stored, search, loaded)
-    with contextlib.closing(executor or _make_executor(search, loaded)) as chosen:
-        supervisor = Supervisor(stored, search, loaded, chosen, observer)
+    if executor is None:
+        executor = make_executor(study_file, loaded.data, search.workers, study_file.seconds + loaded.seconds)
+    with contextlib.closing(executor):
+        supervisor = Supervisor(stored, search, loaded, executor, observer)
         return Finished(stored=stored, end=supervisor.run())
-
-
-def _make_executor(search: Search, loaded: Loaded) -> Executor:
-    if not search.workers:
-        return InlineExecutor(search.study_file.study, loaded.data)
-    return LocalExecutor(
-        search.study_file,
-        loaded.data,
-        workers=search.workers,
-        load_timeout=time_to_load(search.study_file.seconds + loaded.seconds),
-    )

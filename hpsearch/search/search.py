@@ -14,7 +14,7 @@ from hpsearch.search.pruners import most_intervals
 from hpsearch.search.stored_study import StoredStudy, finished_already
 from hpsearch.search.strategy import Strategy
 from hpsearch.space import Params
-from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.study import StudyFile, check_count, load_study, users_code
 from hpsearch.text import brief
 from hpsearch.tryout import check_first_batch
 
@@ -82,8 +82,8 @@ class Search:
         settings that are not valid.
         """
         for setting, value, least in (("n_trials", n_trials, 1), ("workers", workers, 0), ("seed", seed, 0)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise UsageError(f"{setting} must be a whole number of at least {least}, got {brief(value)}")
+            if value is not None:
+                check_count(setting, value, least)
         if not isinstance(study, str | StudyFile):
             raise UsageError(f"a study is given by its name or path, or as a loaded StudyFile; got {brief(study)}")
         device = check_device(device)

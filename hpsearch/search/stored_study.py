@@ -22,6 +22,7 @@ from hpsearch.provenance import machine, versions_line
 from hpsearch.search.database import mask_passwords
 from hpsearch.search.fingerprint import describe_study, differences
 from hpsearch.search.folders import find_folder, folder_name, make_folder, numbered
+from hpsearch.search.overview import open_storage
 from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.search.storage import FINISHED, Storage
@@ -213,7 +214,7 @@ def finished_already(
 
 def open_to_read(url: str, name: str, runs: Path) -> StoredStudy:
     """Open an existing study for reading. Raises UsageError, listing the existing studies, if there is none `name`."""
-    storage = Storage(url, Owner.this_process(), create=False, exclusive=False)
+    storage = open_storage(url)
     studies = {study.study_name: study for study in storage.get_all_studies()}
     if name not in studies:
         raise UsageError(
