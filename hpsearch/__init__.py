@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         table,
     )
     from hpsearch.errors import HpsearchError, UsageError
+    from hpsearch.measure import Measure
     from hpsearch.models import MLP, LeNet, Perceptron, gradient_norms
     from hpsearch.optim import (
         L1,
@@ -55,6 +56,7 @@ _HOME = {
         "table",
     ],
     "hpsearch.errors": ["HpsearchError", "UsageError"],
+    "hpsearch.measure": ["Measure"],
     "hpsearch.models": ["MLP", "LeNet", "Perceptron", "gradient_norms"],
     "hpsearch.optim": [
         "L1",

@@ -18,17 +18,19 @@ from typing import Any
 
 import optuna_dashboard
 from optuna.storages import _CachedStorage
+from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.defaults import RUNS, STORAGE
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, trial_folder
+from hpsearch.measure import Measure
 from hpsearch.search.database import mask_passwords
 from hpsearch.search.overview import open_storage
 from hpsearch.search.storage import Storage
 from hpsearch.search.stored_study import open_to_read
-from hpsearch.search.study_attrs import STUDY_ID, unit_of
+from hpsearch.search.study_attrs import STUDY_ID, measure_from, unit_of
 from hpsearch.search.trial_record import ranked
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -75,17 +77,18 @@ class _Annotated(_CachedStorage):
         folder = self._folder(study)
         options, unit = self._options(study.study_name), unit_of(study.user_attrs)
         trials = self.get_all_trials(study._study_id, deepcopy=False)
-        best = next(iter(ranked(trials)), None)
+        measure = measure_from(study.user_attrs, maximize=study.directions[0] == StudyDirection.MAXIMIZE)
+        best = next(iter(ranked(trials, measure)), None)
         if best is None:
             text = f"No trial is complete yet.\n\nNext: `hpsearch run {options}`"
         else:
             text = (
-                f"Best trial: {best.number}, {_best_value(best, unit)}\n\n{_weights(folder, best)}\n\n"
+                f"Best trial: {best.number}, {_best_value(best, measure, unit)}\n\n{_weights(folder, best)}\n\n"
                 f"Next: `hpsearch report {options}`, `hpsearch export {options} --top 3`"
             )
         notes: dict[str, Any] = {"dashboard:note_ver": 1, "dashboard:note_str:0": text}
         for trial in trials:
-            if (note := _trial_note(trial, folder, options, unit)) is not None:
+            if (note := _trial_note(trial, measure, folder, options, unit)) is not None:
                 notes[f"dashboard:{trial._trial_id}:note_ver"] = 1
                 notes[f"dashboard:{trial._trial_id}:note_str:0"] = note
         return notes
@@ -109,7 +112,7 @@ class _Annotated(_CachedStorage):
         return shlex.join(words)
 
 
-def _trial_note(trial: FrozenTrial, folder: Path, options: str, unit: str) -> str | None:
+def _trial_note(trial: FrozenTrial, measure: Measure, folder: Path, options: str, unit: str) -> str | None:
     attrs = trial.user_attrs
     if trial.state == TrialState.WAITING:
         return f"Waiting in the queue.\n\nNext: `hpsearch run {options}`"
@@ -119,14 +122,20 @@ def _trial_note(trial: FrozenTrial, folder: Path, options: str, unit: str) -> st
     if trial.state == TrialState.FAIL:
         lines += [f"`{line}`" for line in str(attrs.get("error", "")).rstrip().splitlines()[-1:]]
     elif attrs.get("best_value") is not None:
-        lines = [f"{_best_value(trial, unit).capitalize()}; {lines[0].lower()}", _weights(folder, trial)]
+        lines = [f"{_capitalised(_best_value(trial, measure, unit))}; {lines[0].lower()}", _weights(folder, trial)]
     lines.append(f"Next: `tensorboard --logdir {shlex.quote(str(trial_folder(folder, trial.number)))}`")
     return "\n\n".join(lines)
 
 
-def _best_value(trial: FrozenTrial, unit: str) -> str:
+def _best_value(trial: FrozenTrial, measure: Measure, unit: str) -> str:
     value = trial.user_attrs.get("best_value", trial.value)
-    return f"validation accuracy {value:.4f} after {unit} {trial.user_attrs.get('best_interval', 'unknown')}"
+    interval = trial.user_attrs.get("best_interval", "unknown")
+    return f"{measure.label} {'-' if value is None else measure.format(value)} after {unit} {interval}"
+
+
+def _capitalised(text: str) -> str:
+    # `str.capitalize` would write the rest in lower case.
+    return text[:1].upper() + text[1:]
 
 
 def _weights(folder: Path, trial: FrozenTrial) -> str:

@@ -1,13 +1,14 @@
 """Early stopping: whether a trial has reached its target, or no longer improves.
 
-A small state machine over accuracies, independent of the model and the training loop. The course's third reason to
-stop, an interruption, is handled by the resume point (`hpsearch.checkpoint`).
+A small state machine over the values of a measure, independent of the model and the training loop. The course's third
+reason to stop, an interruption, is handled by the resume point (`hpsearch.checkpoint`).
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hpsearch.errors import UsageError
+from hpsearch.measure import ACCURACY, Measure
 
 StopReason = Literal["target", "patience"]
 
@@ -16,10 +17,11 @@ StopReason = Literal["target", "patience"]
 class EarlyStopping:
     """When to end a trial before its last epoch; by default, never.
 
-    `target`: stop once training *and* validation accuracy (0 to 1) reach it.
-    `patience`: stop after this many intervals in a row without a relative improvement of the best validation
-    accuracy by more than `min_improvement` (0.01 is one per cent). The best is the last accuracy that counted as an
-    improvement, so small gains add up.
+    `target`: stop once the study's measure of the training *and* of the validation examples reach it: an accuracy of
+    at least 0.99, or a loss of at most 0.1.
+    `patience`: stop after this many intervals in a row without a relative improvement of the best validation measure by
+    more than `min_improvement` (0.01 is one per cent). The best is the last value that counted as an improvement, so
+    small gains add up.
     """
 
     target: float | None = None
@@ -27,35 +29,55 @@ class EarlyStopping:
     min_improvement: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.target is not None and not 0 < self.target <= 1:
-            raise UsageError(f"early stopping: target is an accuracy in (0, 1], got {self.target}")
+        if self.target is not None and (isinstance(self.target, bool) or not isinstance(self.target, int | float)):
+            raise UsageError(f"early stopping: target must be a number, got {self.target!r}")
         if self.patience is not None and self.patience < 1:
             raise UsageError(f"early stopping: patience is a number of intervals, at least 1, got {self.patience}")
         if self.min_improvement < 0:
             raise UsageError(f"early stopping: min_improvement must not be negative, got {self.min_improvement}")
 
+    def check(self, measure: Measure) -> None:
+        """Raise UsageError for a target that every value of the measure reaches, or none."""
+        if self.target is None:
+            return
+        low, high = measure.low, measure.high
+        if not (low < self.target <= high if measure.maximize else low <= self.target < high):
+            bounds = f"({low:g}, {high:g}]" if measure.maximize else f"[{low:g}, {high:g})"
+            raise UsageError(f"early stopping: target is a value of {measure.name} in {bounds}, got {self.target}")
+
 
 class Stopper:
-    """The state of one trial's `EarlyStopping` rules, updated with its accuracies."""
+    """The state of one trial's `EarlyStopping` rules, updated with the values of its measure."""
 
-    def __init__(self, rules: EarlyStopping) -> None:
+    def __init__(self, rules: EarlyStopping, measure: Measure = ACCURACY) -> None:
         self.rules = rules
-        self.reference = float("-inf")
+        self.measure = measure
+        self.reference: float | None = None
         self.without_improvement = 0
         self.reason: StopReason | None = None
 
-    def update(self, train_accuracy: float, validation_accuracy: float) -> StopReason | None:
-        """Take one interval's accuracies; return the reason to stop, or None to continue."""
-        if validation_accuracy > self.reference * (1 + self.rules.min_improvement):
-            self.reference = validation_accuracy
+    def update(self, train: float, validation: float) -> StopReason | None:
+        """Take the measure's values after an interval; return the reason to stop, or None to continue."""
+        if self._has_improved(validation):
+            self.reference = validation
             self.without_improvement = 0
         else:
             self.without_improvement += 1
-        if self.rules.target is not None and min(train_accuracy, validation_accuracy) >= self.rules.target:
+        target = self.rules.target
+        if target is not None and all(self.measure.gain(value, target) >= 0 for value in (train, validation)):
             self.reason = "target"
         elif self.rules.patience is not None and self.without_improvement >= self.rules.patience:
             self.reason = "patience"
         return self.reason
+
+    def _has_improved(self, value: float) -> bool:
+        if self.reference is None:
+            return True
+        # Towards better, whatever the sign of the reference.
+        share = (
+            self.rules.min_improvement if (self.reference > 0) == self.measure.maximize else -self.rules.min_improvement
+        )
+        return self.measure.is_better(value, self.reference * (1 + share))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to continue as if never interrupted."""

@@ -9,7 +9,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,10 @@ import torch
 from torch import nn
 
 from hpsearch import study_files
-from hpsearch.datasets import Dataset
+from hpsearch.datasets import Dataset, Split
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
+from hpsearch.measure import ACCURACY, Measure
+from hpsearch.meters import check_targets, measure_of
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule, is_between
 from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
@@ -88,6 +90,10 @@ class Recipe:
 class Study:
     """What to train (`recipe`), on what data (`dataset`), for how long, and how often to evaluate.
 
+    `measure` is what is optimised: the name of a measure ("accuracy", "loss", "macro F1", "AUROC", "average precision",
+    "balanced accuracy", "top-5 accuracy", "MSE", "RMSE", "MAE", "R2", ...), a metric of torchmetrics, or a `Measure` of
+    your own, each with its direction. The measures in `also` are recorded beside it.
+
     `epochs` is the maximum for a trial. After every `interval` (a number of epochs, or `Steps`) a trial is evaluated,
     reported and made resumable. `n_trials`, `sampler` and `pruner` are defaults for the command line. `figures` maps
     file names to functions that take `hpsearch.results.Results` and return a matplotlib figure; `hpsearch report` adds
@@ -96,6 +102,9 @@ class Study:
 
     recipe: Callable[[Space], Recipe]
     dataset: Callable[[], Dataset]
+    # Turned into a Measure, as those of `also`.
+    measure: Any = ACCURACY
+    also: Sequence[Any] = ()
     epochs: int = 20
     interval: int | Steps = 1
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
@@ -115,6 +124,19 @@ class Study:
             raise UsageError(f"Study: early_stopping must be an EarlyStopping(...), got {self.early_stopping!r}")
         if not isinstance(self.interval, Steps):
             check_count("Study: interval", self.interval)
+        if isinstance(self.also, str) or not isinstance(self.also, Sequence):
+            raise UsageError(f"Study: also must be a list of measures, got {self.also!r}")
+        object.__setattr__(self, "measure", measure_of(self.measure))
+        object.__setattr__(self, "also", tuple(map(measure_of, self.also)))
+        columns = [measure.column for measure in self.measures]
+        if twice := [column for index, column in enumerate(columns) if column in columns[:index]]:
+            raise UsageError(f"Study: measure {twice[0]} is given twice: name them differently with Measure(name=...)")
+        self.early_stopping.check(self.measure)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measure, and those recorded beside it."""
+        return (self.measure, *self.also)
 
     @property
     def unit(self) -> str:
@@ -152,7 +174,8 @@ class Study:
         return self._checked(replay(self.recipe, params))
 
     def load_data(self) -> Dataset:
-        """Return the data set. Raises UsageError if the user's function returns something else.
+        """Return the data set. Raises UsageError if the user's function returns something else, or its targets do not
+        fit the measure.
 
         The random generators are seeded, so a function with torch's `random_split` gives the same data in every
         process.
@@ -161,6 +184,11 @@ class Study:
             dataset = self.dataset()
         if not isinstance(dataset, Dataset):
             raise UsageError(f"Study: dataset must return a hpsearch.Dataset, got {type(dataset).__name__}")
+        for measure in self.measures:
+            for name in ("train", "validation", "test"):
+                split = getattr(dataset, name)
+                if isinstance(split, Split):
+                    check_targets(measure, split.targets, dataset.classes, name)
         return dataset
 
     @staticmethod

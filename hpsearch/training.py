@@ -10,9 +10,10 @@ This module does not depend on trials, files, databases or early stopping.
 """
 
 import copy
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +28,8 @@ from torch.utils.data import default_collate
 
 from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
 from hpsearch.errors import UsageError
-from hpsearch.optim import has_one_output
+from hpsearch.measure import ACCURACY, LOSS, Measure, column_of
+from hpsearch.meters import make_meter
 from hpsearch.seeding import derive_seed, seeded
 from hpsearch.study import Recipe, Steps, Study
 
@@ -36,27 +38,44 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalReport:
-    """The measures after one interval. Losses are means per example, accuracies fractions from 0 to 1."""
+    """The measures after one interval, by name, of the training and of the validation examples.
+
+    `measure` is the name of the one that the study optimises. `loss`, if there is one, is a mean per example.
+    """
 
     interval: int
     epoch: float
     step: int
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
     learning_rate: float
     seconds: float
+    measure: str = ACCURACY.name
+
+    @property
+    def value(self) -> float:
+        """The study's measure of the validation examples."""
+        return self.validation[self.measure]
+
+    @property
+    def train_value(self) -> float:
+        """The study's measure of the training examples; NaN if it is not known."""
+        return self.train.get(self.measure, math.nan)
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is NaN or infinite."""
-        total = self.train_loss + self.validation_loss
-        return not float("-inf") < total < float("inf")
+        """Whether a loss, or the study's measure of the validation examples, is NaN or infinite."""
+        losses = [measures[LOSS.name] for measures in (self.train, self.validation) if LOSS.name in measures]
+        return not all(math.isfinite(value) for value in (*losses, self.value))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+    def as_row(self) -> dict[str, float]:
+        """Return the figures by column, such as `train_loss` and `validation_accuracy`."""
+        row: dict[str, float] = {"interval": self.interval, "epoch": self.epoch, "step": self.step}
+        for name in dict.fromkeys((*self.train, *self.validation)):
+            for split, measures in (("train", self.train), ("validation", self.validation)):
+                if name in measures:
+                    row[f"{split}_{column_of(name)}"] = measures[name]
+        return row | {"learning_rate": self.learning_rate, "seconds": self.seconds}
 
 
 class Run:
@@ -69,6 +88,7 @@ class Run:
         """
         self.seed = seed
         self.unit = study.unit
+        self.measures = study.measures
         self.device = torch.device(device)
         self.train_split = _on(data.train, self.device)
         self.validation_split = _on(data.validation, self.device)
@@ -267,9 +287,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
         first, last = run.step, min(run.step + run.steps_per_interval, run.total_steps)
         with seeded(derive_seed(run.seed, "interval", run.interval), run.device):
             _set_mode(run.model, run.loss, training=True)
-            total_loss = torch.zeros((), device=run.device)
-            correct = torch.zeros((), dtype=torch.int64, device=run.device)
-            examples = answers = 0
+            meters = _Meters(run.measures, run.device)
             for step, (inputs, targets) in enumerate(_batches(run, first, last), first):
                 if stop():
                     return
@@ -287,33 +305,58 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                         schedule.step()
                     if average is not None:
                         average.update_parameters(run.model)
-                total_loss += loss.detach() * len(targets)
-                predicted, true = class_numbers(outputs.detach(), targets)
-                correct += (predicted == true).sum()
-                examples += len(targets)
-                answers += len(true)
+                meters.update(loss.detach(), outputs.detach(), targets)
             # Seeded too, because the model or the validation examples may draw random numbers.
-            validation_loss, validation_accuracy = evaluate(run.evaluated, run.loss, run.validation_split)
+            validation = evaluate(run.evaluated, run.loss, run.validation_split, run.measures)
+        measure = run.measures[0].name
+        if math.isnan(validation[measure]) and math.isfinite(validation[LOSS.name]):
+            raise UsageError(
+                f"the measure {measure} of the validation examples is not a number, although the loss is finite: "
+                f"is every class among them, and are they more than one?"
+            )
         run.interval += 1
         yield IntervalReport(
             interval=run.interval,
             epoch=run.step / run.steps_per_epoch,
             step=run.step,
-            train_loss=total_loss.item() / examples,
-            train_accuracy=correct.item() / answers,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
+            train=meters.compute(),
+            validation=validation,
             learning_rate=run.learning_rate,
             seconds=time.perf_counter() - began,
+            measure=measure,
         )
 
 
-def evaluate(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], split: Examples) -> tuple[float, float]:
-    """Return the mean loss per example and the accuracy of `model` on a split, in evaluation mode."""
+class _Meters:
+    """Adds up the loss and the measures of an interval or a split."""
+
+    def __init__(self, measures: Sequence[Measure], device: torch.device) -> None:
+        self._loss = torch.zeros((), device=device)
+        self._examples = 0
+        self._meters = {measure.name: make_meter(measure, device) for measure in measures if measure != LOSS}
+
+    def update(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        self._loss += loss * len(targets)
+        self._examples += len(targets)
+        for meter in self._meters.values():
+            meter.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        loss = self._loss.item() / self._examples
+        if not math.isfinite(loss):
+            return {LOSS.name: loss} | dict.fromkeys(self._meters, math.nan)
+        return {LOSS.name: loss} | {name: meter.compute() for name, meter in self._meters.items()}
+
+
+def evaluate(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    split: Examples,
+    measures: Sequence[Measure] = (ACCURACY,),
+) -> dict[str, float]:
+    """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode."""
     device = next(model.parameters()).device
-    total_loss = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    answers = 0
+    meters = _Meters(measures, device)
     _set_mode(model, loss, training=False)
     # Not in inference mode: tensors that a module creates and keeps there could not be used in training later.
     with torch.no_grad():
@@ -321,41 +364,14 @@ def evaluate(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], split: 
             indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
             inputs, targets = take(split, indices, device)
             outputs = model(inputs)
-            total_loss += loss(outputs, targets) * len(targets)
-            predicted, true = class_numbers(outputs, targets)
-            correct += (predicted == true).sum()
-            answers += len(true)
-    return total_loss.item() / length(split), correct.item() / answers
+            meters.update(loss(outputs, targets), outputs, targets)
+    return meters.compute()
 
 
 def _set_mode(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], *, training: bool) -> None:
     model.train(training)
     if isinstance(loss, nn.Module):
         loss.train(training)
-
-
-def class_numbers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predicted and true classes, (answers,) each; an example has one answer, or one per position (pixel, word).
-
-    Outputs (N,) or (N, 1) are two classes split at zero, for targets (N,) or (N, 1). Outputs (N, classes) predict the
-    class with the highest output, for targets that are class numbers, (N,) or (N, 1), or floating-point probabilities,
-    (N, classes). With positions, outputs are (N, classes, ...) and targets (N, ...). Raises UsageError for anything
-    else.
-    """
-    if not isinstance(outputs, Tensor):
-        raise UsageError(f"the model must return one tensor of outputs, got a {type(outputs).__name__}")
-    if has_one_output(outputs):
-        predicted, true = (outputs > 0).long(), (targets > 0).long()
-    else:
-        of_classes = targets.shape == outputs.shape and targets.is_floating_point()
-        predicted, true = outputs.argmax(dim=1), targets.argmax(dim=1) if of_classes else targets
-    # An output without dimensions is that of a batch of one, squeezed.
-    if predicted.numel() != true.numel() or predicted.shape[:1] not in (true.shape[:1], ()):
-        raise UsageError(
-            f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(targets.shape)}: give one "
-            f"target per example, and outputs (N, classes), or (N, 1) for two classes"
-        )
-    return predicted.flatten(), true.flatten()
 
 
 def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
+from hpsearch.measure import LOSS
+from hpsearch.meters import make_meter
 from hpsearch.optim import has_one_output
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
 from hpsearch.study import Study, StudyFile, locate
-from hpsearch.training import EVALUATION_BATCH, Run, class_numbers, take
+from hpsearch.training import EVALUATION_BATCH, Run, take
 
 # The check is abandoned if the first batch takes longer.
 SECONDS = 20.0
@@ -56,7 +58,7 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
         with _explaining_errors(run, inputs, targets):
             outputs = run.model(inputs)
         with _explaining_errors(run, inputs, targets, outputs):
-            class_numbers(outputs, targets)
+            _measure(run, outputs, targets)
             run.loss(outputs, targets).backward()
         run.model.eval()
         inputs, targets = take(run.validation_split, _batch_indices(run.validation_split, EVALUATION_BATCH), run.device)
@@ -64,8 +66,27 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
             with _explaining_errors(run, inputs, targets):
                 outputs = run.model(inputs)
             with _explaining_errors(run, inputs, targets, outputs):
-                class_numbers(outputs, targets)
+                _measure(run, outputs, targets)
                 run.loss(outputs, targets)
+
+
+def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:
+    """Compute the measures of a batch. Raises UsageError if they do not fit the outputs and targets."""
+    if not isinstance(outputs, Tensor):
+        raise UsageError(f"the model must return one tensor of outputs, got a {type(outputs).__name__}")
+    for measure in run.measures:
+        if measure == LOSS:
+            continue
+        try:
+            meter = make_meter(measure, run.device)
+            meter.update(outputs.detach(), targets)
+            meter.compute()
+        except HpsearchError:
+            raise
+        except Exception as error:
+            what = f"outputs {_describe(outputs)} and targets {_describe(targets)}"
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"the measure {measure.name} fails on {what}: {text}") from error
 
 
 def _batch_indices(split: Examples, count: int) -> Tensor:

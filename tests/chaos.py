@@ -651,12 +651,12 @@ def _unlike_uninterrupted(trial: FrozenTrial, folder: Path) -> Iterator[str]:
     """Yield what of a trial differs from its params, trained here to the interval at which it ended."""
     study, data = _definition()
     run = Run(study, trial.params, data, seed=derive_seed(STUDY_SEED, "trial", trial.number))
-    stopper = Stopper(study.early_stopping)
+    stopper = Stopper(study.early_stopping, study.measure)
     reason: str | None = None
     reports: dict[int, float] = {}
     for report in train(run):
-        reports[report.interval] = report.validation_accuracy
-        reason = stopper.update(report.train_accuracy, report.validation_accuracy)
+        reports[report.interval] = report.value
+        reason = stopper.update(report.train_value, report.value)
         if reason or report.interval == trial.user_attrs.get("intervals"):
             break
     reason = reason or ("budget" if run.step == run.total_steps else "pruned")

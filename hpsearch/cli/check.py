@@ -15,8 +15,9 @@ from hpsearch.cli.arguments import default_workers, set_data_folder
 from hpsearch.cli.output import make_console, plain_table
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
+from hpsearch.measure import ACCURACY
 from hpsearch.space import Choice, Described, describe, grid_points, middle
-from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.text import duration, plural, short
 from hpsearch.training import Run, evaluate, train
 from hpsearch.tryout import check_first_batch
@@ -47,7 +48,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
             points = f"none: {error}"
         console.print(f"\ngrid     {points}", soft_wrap=True)
         dataset = definition.load_data()
-        _print_data(console, dataset)
+        _print_data(console, definition, dataset)
         check_first_batch(study_file, dataset)
         _try_batch(console, study_file, dataset, n_trials, workers or default_workers("cpu"))
 
@@ -73,15 +74,23 @@ def _grid(points: Sequence[float]) -> str:
     return " ".join(f"{point:.3g}" for point in points) or "-"
 
 
-def _print_data(console: Console, dataset: Dataset) -> None:
+def _print_data(console: Console, study: Study, dataset: Dataset) -> None:
     sizes = [f"{length(dataset.train):,} training", f"{length(dataset.validation):,} validation"]
     if dataset.test is not None:
         sizes.append(f"{length(dataset.test):,} test")
     shape = "x".join(map(str, dataset.train.inputs.shape[1:])) if isinstance(dataset.train, Split) else "?"
-    console.print(f"data     {', '.join(sizes)} examples of {shape}, {len(dataset.classes)} classes", soft_wrap=True)
+    what = f"{len(dataset.classes)} classes" if dataset.classes else "targets that are numbers"
+    console.print(f"data     {', '.join(sizes)} examples of {shape}, {what}", soft_wrap=True)
     baseline = baseline_of(dataset)
     if baseline is not None and baseline.is_uneven:
         console.print(f"         uneven classes: compare accuracies with {baseline}", soft_wrap=True)
+        if study.measure == ACCURACY:
+            better = "balanced accuracy, macro F1, AUROC or average precision"
+            console.print(f"         Study(measure=...) may fit them better: {better}", soft_wrap=True)
+    console.print(f"measure  {', also '.join(map(str, study.measures))}", soft_wrap=True)
+    own = None if study.measure == ACCURACY else baseline_of(dataset, study.measure)
+    if own is not None:
+        console.print(f"         to be better than {own}", soft_wrap=True)
     if dataset.note:
         console.print(f"         {dataset.note}", soft_wrap=True)
 
@@ -122,7 +131,7 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
     few = split
     if isinstance(split, Split) and length(split) > EVALUATED:
         few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
-    evaluate(run.evaluated, run.loss, few)
+    evaluate(run.evaluated, run.loss, few, run.measures)
     evaluation = (time.perf_counter() - began) * length(split) / length(few)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -69,7 +69,7 @@ def compare_strategies(options: CompareOptions) -> int:
         console.print(f"hpsearch: {line}", style="yellow", soft_wrap=True)
     left = [pair for pair in pairs if before[pair] < comparison.budget]
     comparison = replace(comparison, workers=min(comparison.workers, max(len(left), 1)))
-    with compare_progress(console, plan.name, before, comparison.budget, study_file.study.unit) as watcher:
+    with compare_progress(console, plan.name, before, comparison.budget, study_file.study) as watcher:
         finished = train_pairs(left, make_job(comparison, data, load_seconds=plan.load_seconds), watcher)
     missing = {pair.repeat for pair in pairs} - watcher.whole_repeats()
     if whole := [pair for pair in pairs if pair.repeat not in missing]:
@@ -120,6 +120,6 @@ def _load(options: CompareOptions) -> _Plan:
 
 def _print(compared: Compared, folder: Path) -> None:
     stdout = make_console()
-    stdout.print(frame_table(short_table(compared.strategies)))
+    stdout.print(frame_table(short_table(compared.strategies, compared.measure)))
     stdout.print(f"\n{compared.conclusion}\n", soft_wrap=not stdout.is_terminal)
     print(f"Written     {folder}/compare.md, .csv and .png, compare_repeats.csv, compare_curves.csv", flush=True)

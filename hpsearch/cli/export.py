@@ -30,9 +30,10 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
         folder / file_name(configuration.study, rank) for rank, configuration in enumerate(configurations, start=1)
     ]
     folder.mkdir(parents=True, exist_ok=True)
+    measure = results.study.measure
     for path, configuration in zip(paths, configurations, strict=True):
         write_configuration(path, configuration)
-        print(f"{path}  trial {configuration.trial}, validation accuracy {configuration.value:.4f}")
+        print(f"{path}  trial {configuration.trial}, {measure.label} {measure.format(configuration.value)}")
     if (count := len(configurations)) < top:
         console.print(
             f"hpsearch: the study has only {plural(count, 'different complete configuration')}",

@@ -23,10 +23,10 @@ from hpsearch.results.configurations import (
     read_configuration,
 )
 from hpsearch.results.model_card import FinalModel, export_program, write_model
-from hpsearch.results.retrain import candidates_frame, confirm, evaluate_once, luck, train_final_model
+from hpsearch.results.retrain import answers_of, candidates_frame, confirm, evaluate_once, luck, train_final_model
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pruners import most_intervals
-from hpsearch.study import StudyFile, load_study, users_code
+from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.study_files import digest, find_study, studies_folder
 from hpsearch.text import brief
 
@@ -64,7 +64,7 @@ def retrain(options: RetrainOptions) -> int:
     candidates = job.candidates
     folder = output_folder(options.out or Path("reports") / folder_name(candidates[0].study) / "retrain")
     intervals = most_intervals(job.study_file.study, length(job.data.train))
-    progress = RetrainProgress(console, len(candidates) * options.seeds, intervals, job.study_file.study.unit)
+    progress = RetrainProgress(console, len(candidates) * options.seeds, intervals, job.study_file.study)
     try:
         with closing(_executor(options, job)) as executor, progress:
             confirmed = confirm(
@@ -79,18 +79,22 @@ def retrain(options: RetrainOptions) -> int:
     except KeyboardInterrupt:
         console.print(f"hpsearch: interrupted; all progress is saved: {as_typed()}", soft_wrap=True)
         return 130
-    ranking = candidates_frame(candidates, confirmed)
+    measure = job.study_file.study.measure
+    ranking = candidates_frame(candidates, confirmed, measure)
     best = ranking.iloc[0]
-    make_console().print(frame_table(_ranking_table(ranking, options.configurations, job.study_file.study.unit)))
-    print(f"\n{luck(float(best['searched']), float(best['mean']), float(best['sd']), int(best['seeds']))}", flush=True)
+    make_console().print(frame_table(_ranking_table(ranking, options.configurations, job.study_file.study)))
+    figures = (float(best["searched"]), float(best["mean"]), float(best["sd"]))
+    print(f"\n{luck(*figures, int(best['seeds']), measure)}", flush=True)
     with progress:
         final = _train_and_test(job, ranking, confirmed, progress)
     write_model(folder, final)
     evaluation, error = final.evaluation, final.program.error
+    value, low, high = map(evaluation.format, (evaluation.value, evaluation.low, evaluation.high))
+    figure = {"classes": "confusion.png", "numbers": "residuals.png"}.get(answers_of(job.study_file.study, job.data))
+    files = ["card.md", "model.pt", *(["model.pt2"] if error is None else []), *([figure] if figure else [])]
     print(
-        f"\nTest        {evaluation.accuracy:.2%} of {evaluation.examples:,} examples "
-        f"(95 % interval {evaluation.low:.2%} to {evaluation.high:.2%})\n"
-        f"Written     {folder}/card.md, model.pt,{' model.pt2,' * (error is None)} confusion.png and tables",
+        f"\nTest        {measure.name} {value} on {evaluation.examples:,} examples (95 % interval {low} to {high})\n"
+        f"Written     {folder}/{', '.join(files)} and tables",
         flush=True,
     )
     if error is not None:
@@ -119,7 +123,7 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(run.evaluated, job.data),
+        evaluation=evaluate_once(job.study_file.study, run, job.data),
         program=program,
         command=as_typed(),
         device=job.device,
@@ -189,14 +193,17 @@ def _study_path(path: Path, configuration: Configuration) -> Path:
     return file
 
 
-def _ranking_table(ranking: pd.DataFrame, paths: Sequence[Path], unit: str) -> pd.DataFrame:
+def _ranking_table(ranking: pd.DataFrame, paths: Sequence[Path], study: Study) -> pd.DataFrame:
+    measure = study.measure
     return pd.DataFrame(
         {
             "candidate": [str(paths[candidate - 1]) for candidate in ranking["candidate"]],
-            "searched": [f"{value:.4f}" for value in ranking["searched"]],
-            "confirmed": [markdown.mean_sd(mean, sd) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)],
+            f"searched {measure.name}": [measure.format(value) for value in ranking["searched"]],
+            "confirmed": [
+                markdown.measured(mean, sd, measure) for mean, sd in zip(ranking["mean"], ranking["sd"], strict=True)
+            ],
             "seeds": ranking["seeds"],
             "failed": ranking["failed"],
-            f"best {unit}": [f"{interval:.0f}" for interval in ranking["intervals"]],
+            f"best {study.unit}": [f"{interval:.0f}" for interval in ranking["intervals"]],
         }
     )

@@ -122,7 +122,8 @@ def _finished(stored: StoredStudy) -> str:
 
 
 def _seconds_trained(stored: StoredStudy) -> float:
-    records = (TrialRecord.of(trial) for trial in stored.optuna_study().get_trials(deepcopy=False))
+    trials = stored.optuna_study().get_trials(deepcopy=False)
+    records = (TrialRecord.of(trial, maximize=stored.measure.maximize) for trial in trials)
     return float(sum(record.seconds for record in records if record.seconds is not None))
 
 
@@ -132,9 +133,10 @@ def print_best(stored: StoredStudy, study_file: StudyFile) -> None:
     if best is None:
         print("No trial is complete yet.", flush=True)
         return
-    interval = TrialRecord.of(best).best_interval
+    measure = stored.measure
+    interval = TrialRecord.of(best, maximize=measure.maximize).best_interval
     after = "" if interval is None else f" after {study_file.study.unit} {interval}"
-    print(f"Best trial  {best.number}: validation accuracy {best.value:.4f}{after}")
+    print(f"Best trial  {best.number}: {measure.label} {measure.format(best.value or 0.0)}{after}")
     baseline = stored.baseline()
     if baseline is not None and baseline.beats(best.value or 0.0):
         print(f"            no better than {baseline}")

@@ -26,7 +26,9 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     console = make_console()
     stored = open_storage(storage)
     studies = overviews(stored, study)
-    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
+    table = plain_table(
+        "study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial"
+    )
     for one in studies:
         table.add_row(
             one.name,
@@ -34,7 +36,7 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
             str(one.counts.get(TrialState.PRUNED, 0)),
             str(one.diverged),
             *(str(one.counts.get(state, 0)) for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)),
-            _number(one.best.value) if one.best else "-",
+            _best_value(one),
             str(one.best.number) if one.best else "-",
         )
     console.print(table)
@@ -48,15 +50,15 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
     from hpsearch.search.study_attrs import STUDY_ID, unit_of
     from hpsearch.search.trial_record import TrialRecord
 
-    unit = unit_of(study.attrs)
+    unit, measure = unit_of(study.attrs), study.measure
     best = best_trials(storage, study.study_id, study.directions, BEST_TRIALS)
     if best:
-        table = plain_table("best trials", "value", unit, "ended by", "seconds", "params")
+        table = plain_table("best trials", measure.label, unit, "ended by", "seconds", "params")
         for trial in best:
-            record = TrialRecord.of(trial)
+            record = TrialRecord.of(trial, maximize=measure.maximize)
             table.add_row(
                 str(trial.number),
-                _number(trial.value),
+                "-" if trial.value is None else measure.format(trial.value),
                 _or_dash(record.best_interval),
                 _or_dash(record.reason),
                 "-" if record.seconds is None else f"{record.seconds:.1f}",
@@ -74,12 +76,14 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
         folder = find_folder(runs, study.name, study.attrs[STUDY_ID]) or runs / folder_name(study.name)
         console.print(f"\nfiles in {folder}/", soft_wrap=True)
     for trial in last_failed(storage, study.study_id, FAILED_TRIALS):
-        console.print(f"trial {trial.number} failed: {last_line(TrialRecord.of(trial).error)}", soft_wrap=True)
+        record = TrialRecord.of(trial, maximize=measure.maximize)
+        console.print(f"trial {trial.number} failed: {last_line(record.error)}", soft_wrap=True)
 
 
-def _number(value: float | None) -> str:
-    """Return a value with four decimals, as for an accuracy; a large one with five significant digits."""
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.5g}"
+def _best_value(study: "Overview") -> str:
+    if study.best is None or study.best.value is None:
+        return "-"
+    return f"{study.measure.name} {study.measure.format(study.best.value)}"
 
 
 def _or_dash(value: object) -> str:

@@ -16,7 +16,7 @@ from hpsearch.seeding import seeded
 
 
 class Split(NamedTuple):
-    """Examples in memory: inputs (N, ...) float32 and targets (N,) int64 class numbers."""
+    """Examples in memory: inputs (N, ...) float32 and targets, int64 class numbers (N,) or float32 numbers (N, ...)."""
 
     inputs: Tensor
     targets: Tensor
@@ -31,12 +31,15 @@ Examples = Split | torch.utils.data.Dataset[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Three splits and the classes' names. A search uses `train` and `validation`; `test` is for the final model."""
+    """Three splits and the classes' names, none if the targets are numbers.
+
+    A search uses `train` and `validation`; `test` is for the final model.
+    """
 
     train: Examples
     validation: Examples
     test: Examples | None
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     note: str = ""
 
     def __post_init__(self) -> None:

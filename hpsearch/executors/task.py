@@ -17,6 +17,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost
 from hpsearch.executors.fence import Fence
 from hpsearch.executors.trial_files import BEST_WEIGHTS, EVENTS, HISTORY, PARAMS, PREVIOUS_RESUME_POINT, RESUME_POINT
+from hpsearch.measure import Measure
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
 from hpsearch.training import IntervalReport, Run, train
@@ -43,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. `best_value` is the best validation accuracy, reached at interval `best_interval`.
+    """How a trial ended. `best_value` is the best value of the study's measure, reached at interval `best_interval`.
 
     The reason `lost` means that another supervisor has claimed the trial and continues it.
     """
@@ -96,7 +97,8 @@ class _Training:
         self.history: list[IntervalReport] = []
         self.best: IntervalReport | None = None
         self.best_weights: dict[str, Any] | None = None
-        self.stopper = Stopper(study.early_stopping)
+        self.measure = study.measure
+        self.stopper = Stopper(study.early_stopping, study.measure)
         self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
         with checkpoint.accessing(task.folder):
             task.folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ class _Training:
             checkpoint.write_atomically(self.task.folder / PARAMS, content, guard=self.fence.held())
         else:
             for row in resume_point["history"]:
-                report = IntervalReport(**dict(zip(_FIELDS, row, strict=True)))
+                report = _report(row)
                 self._remember(report)
                 yield report
                 self.control.verdict()
@@ -125,13 +127,13 @@ class _Training:
         with checkpoint.accessing(self.task.folder), self.fence.held():
             for old in self.task.folder.glob(EVENTS):
                 old.unlink()
-        with _Events(self.task.folder, self.task.params, self.history) as events:
+        with _Events(self.task.folder, self.task.params, self.measure, self.history) as events:
             for report in train(self.run, self.control.stop):
                 if (verdict := self.control.verdict()) != "continue":
                     return self._stopped(verdict)
                 if report.diverged:
                     return self._end("diverged", error=_diverged(report, self.run.unit))
-                stop_reason = self.stopper.update(report.train_accuracy, report.validation_accuracy)
+                stop_reason = self.stopper.update(report.train_value, report.value)
                 self._remember(report)
                 self._save(report)
                 events.add(report)
@@ -144,7 +146,7 @@ class _Training:
 
     def _remember(self, report: IntervalReport) -> None:
         self.history.append(report)
-        if self.best is None or report.validation_accuracy > self.best.validation_accuracy:
+        if self.measure.is_better(report.value, self.best and self.best.value):
             self.best = report
 
     def _save(self, report: IntervalReport) -> None:
@@ -167,7 +169,7 @@ class _Training:
             "model": self.best_weights,
             "params": self.task.params,
             "interval": self.best.interval,
-            "validation_accuracy": self.best.validation_accuracy,
+            f"validation_{self.measure.column}": self.best.value,
             "identity": self.task.identity,
         }
         checkpoint.save(self.task.folder / BEST_WEIGHTS, best, guard=self.fence.held())
@@ -176,7 +178,7 @@ class _Training:
         """Replace the resume point, and keep the previous one in case the new one is damaged."""
         state = {
             "identity": self.task.identity,
-            "history": [list(asdict(report).values()) for report in self.history],
+            "history": [asdict(report) for report in self.history],
             "stopper": self.stopper.state_dict(),
             "run": None if outcome else self.run.state_dict(),
             # If the last interval is the best, its weights are already in the state of the run.
@@ -215,7 +217,7 @@ class _Training:
         return Outcome(
             reason=reason,
             intervals=len(self.history),
-            best_value=self.best.validation_accuracy if self.best else None,
+            best_value=self.best.value if self.best else None,
             best_interval=self.best.interval if self.best else None,
             seconds=sum(report.seconds for report in self.history),
             parameters=self.run.parameters,
@@ -223,15 +225,31 @@ class _Training:
         )
 
 
-_FIELDS = tuple(IntervalReport.__dataclass_fields__)
-
-
 def _csv(history: list[IntervalReport]) -> bytes:
+    rows = [report.as_row() for report in history]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_FIELDS)
-    writer.writerows(asdict(report).values() for report in history)
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _report(row: Any) -> IntervalReport:
+    """Return a report as a resume point holds it; those of earlier versions hold lists of accuracies and losses."""
+    if isinstance(row, dict):
+        return IntervalReport(**row)
+    interval, epoch, step, train_loss, train_accuracy, validation_loss, validation_accuracy, learning_rate, seconds = (
+        row
+    )
+    return IntervalReport(
+        interval=interval,
+        epoch=epoch,
+        step=step,
+        train={"loss": train_loss, "accuracy": train_accuracy},
+        validation={"loss": validation_loss, "accuracy": validation_accuracy},
+        learning_rate=learning_rate,
+        seconds=seconds,
+    )
 
 
 def _copied(weights: dict[str, Any]) -> dict[str, Any]:
@@ -239,10 +257,10 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diverged(report: IntervalReport, unit: str) -> str:
-    return (
-        f"diverged in {unit} {report.interval}: training loss {report.train_loss:g}, "
-        f"validation loss {report.validation_loss:g}; a smaller step size may help"
-    )
+    splits = (("training", report.train), ("validation", report.validation))
+    figures = [f"{split} loss {measures['loss']:g}" for split, measures in splits if "loss" in measures]
+    figures = figures or [f"validation {report.measure} {report.value:g}"]
+    return f"diverged in {unit} {report.interval}: {', '.join(figures)}; a smaller step size may help"
 
 
 class _Events:
@@ -252,12 +270,13 @@ class _Events:
     them from all trials; with it, parameters that the first trial does not have would be missing.
     """
 
-    def __init__(self, folder: Path, params: dict[str, Any], history: list[IntervalReport]) -> None:
+    def __init__(self, folder: Path, params: dict[str, Any], measure: Measure, history: list[IntervalReport]) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
         self._folder = folder
-        self._best = 0.0
+        self._measure = measure
+        self._best: float | None = None
         values = {name: value if isinstance(value, str | int | float) else str(value) for name, value in params.items()}
         _, start, self._end = hparams(values, {})
         with checkpoint.accessing(folder):
@@ -277,14 +296,15 @@ class _Events:
             self._writer.close()
 
     def add(self, report: IntervalReport) -> None:
-        self._best = max(self._best, report.validation_accuracy)
-        for tag, value in (
-            ("loss/train", report.train_loss),
-            ("loss/validation", report.validation_loss),
-            ("accuracy/train", report.train_accuracy),
-            ("accuracy/validation", report.validation_accuracy),
-            ("accuracy/best_validation", self._best),
-            ("learning_rate", report.learning_rate),
-        ):
+        if self._measure.is_better(report.value, self._best):
+            self._best = report.value
+        values: dict[str, float] = {}
+        for split, measures in (("train", report.train), ("validation", report.validation)):
+            values |= {f"{name}/{split}": value for name, value in measures.items()}
+        if self._best is not None:
+            values[f"{self._measure.name}/best_validation"] = self._best
+        values["learning_rate"] = report.learning_rate
+        for tag, value in values.items():
             with checkpoint.accessing(self._folder):
-                self._writer.add_scalar(tag, value, report.interval)
+                # TensorBoard's page does not take spaces in tags.
+                self._writer.add_scalar(tag.replace(" ", "_"), value, report.interval)

@@ -12,26 +12,28 @@ from hpsearch.errors import last_line
 from hpsearch.search.comparison import Pair
 from hpsearch.search.pair_processes import Watcher
 from hpsearch.search.supervisor import End
+from hpsearch.study import Study
 from hpsearch.text import duration, plural
 
 
-def compare_progress(console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> "CompareLines":
+def compare_progress(console: Console, name: str, before: dict[Pair, int], budget: int, study: Study) -> "CompareLines":
     """Return the watcher for `console`: a table on a terminal, lines elsewhere.
 
-    `before` has the intervals of the `budget` that each pair has trained already. `unit` is what an interval is called.
+    `before` has the intervals of the `budget` that each pair has trained already.
     """
     watcher = CompareTable if console.is_terminal else CompareLines
-    return watcher(console, name, before, budget, unit)
+    return watcher(console, name, before, budget, study)
 
 
 class CompareLines(Watcher):
     """One line per finished pair, and the messages."""
 
-    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> None:
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, study: Study) -> None:
         self.console = console
         self.name = name
         self.budget = budget
-        self.unit = unit
+        self.unit = study.unit
+        self.measure = study.measure
         self.finished = {pair for pair, intervals in before.items() if intervals >= budget}
         self.known = sum(before.values())
         self.running: dict[Pair, int] = {}
@@ -51,19 +53,21 @@ class CompareLines(Watcher):
         """Record that a pair has started."""
         self.running[pair] = self.before[pair]
 
-    def pair_reported(self, pair: Pair, accuracy: float) -> None:
+    def pair_reported(self, pair: Pair, value: float) -> None:
         """Record a pair's interval."""
         self.running[pair] += 1
         self.trained_here += 1
-        self.best[pair] = max(accuracy, self.best.get(pair, 0.0))
+        if self.measure.is_better(value, self.best.get(pair)):
+            self.best[pair] = value
 
-    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
+    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float | None) -> None:
         """Print a finished pair's line."""
         self.running.pop(pair, None)
         if end == "done":
             self.finished.add(pair)
             early = "" if intervals >= self.budget else ", its grid is finished"
-            self.line(f"{pair.name}  {plural(intervals, self.unit)}{early}  best {best:.4f}  ({self._progress()})")
+            text = "-" if best is None else self.measure.format(best)
+            self.line(f"{pair.name}  {plural(intervals, self.unit)}{early}  best {text}  ({self._progress()})")
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """Print a failed pair's line."""
@@ -93,8 +97,8 @@ class CompareLines(Watcher):
 class CompareTable(CompareLines):
     """The same lines, with the running pairs and a summary below them."""
 
-    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, unit: str) -> None:
-        super().__init__(console, name, before, budget, unit)
+    def __init__(self, console: Console, name: str, before: dict[Pair, int], budget: int, study: Study) -> None:
+        super().__init__(console, name, before, budget, study)
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "CompareTable":
@@ -111,7 +115,7 @@ class CompareTable(CompareLines):
         table.add_column(width=16)
         table.add_column(no_wrap=True)
         for pair, done in self.running.items():
-            best = f"{self.best[pair]:.4f}" if pair in self.best else ""
+            best = self.measure.format(self.best[pair]) if pair in self.best else ""
             bar = ProgressBar(total=self.budget, completed=done)
             table.add_row(Text(pair.name), bar, Text(f"{done:>4}/{self.budget} {best}"))
         self.live.update(Group(table, Text(self.summary(), style="bold")), refresh=True)

@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome
+from hpsearch.study import Study
 from hpsearch.text import duration
 from hpsearch.training import IntervalReport
 
@@ -14,9 +15,10 @@ from hpsearch.training import IntervalReport
 class RetrainProgress:
     """One line per finished training; a bar on a terminal, a line per interval of the final training in a pipe."""
 
-    def __init__(self, console: Console, trainings: int, intervals: int, unit: str) -> None:
+    def __init__(self, console: Console, trainings: int, intervals: int, study: Study) -> None:
         self._console = console
-        self._trainings, self._intervals, self._unit = trainings, intervals, unit
+        self._trainings, self._intervals, self._unit = trainings, intervals, study.unit
+        self._measure = study.measure
         self._done = 0
         self._running: dict[tuple[int, int], float] = {}
         self._began = time.monotonic()
@@ -42,7 +44,8 @@ class RetrainProgress:
         self._running.pop((candidate, seed), None)
         self._update()
         if outcome.error is None:
-            result = f"best validation accuracy {outcome.best_value:.4f}"
+            assert outcome.best_value is not None
+            result = f"best {self._measure.label} {self._measure.format(outcome.best_value)}"
         else:
             result = f"{outcome.reason}: {last_line(outcome.error)}"
         left = (time.monotonic() - self._began) / self._done * (self._trainings - self._done)
@@ -55,7 +58,8 @@ class RetrainProgress:
         self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:
             self._console.print(
-                f"final: {self._unit} {report.interval}/{intervals}, training accuracy {report.train_accuracy:.4f}",
+                f"final: {self._unit} {report.interval}/{intervals}, training {self._measure.name} "
+                f"{self._measure.format(report.train_value)}",
                 soft_wrap=True,
             )
 

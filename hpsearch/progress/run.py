@@ -12,6 +12,7 @@ from rich.text import Text
 
 from hpsearch.errors import last_line
 from hpsearch.executors import Outcome, Task
+from hpsearch.measure import ACCURACY
 from hpsearch.search.observer import Observer
 from hpsearch.search.search import Loaded, Search
 from hpsearch.search.stored_study import StoredStudy
@@ -31,7 +32,6 @@ class _Row:
     task: Task
     done: int
     last: float | None = None
-    best: float | None = None
 
 
 class RunLines(Observer):
@@ -42,6 +42,7 @@ class RunLines(Observer):
         self.name = ""
         self.intervals = 0
         self.unit = "interval"
+        self.measure = ACCURACY
         self.rows: dict[int, _Row] = {}
         self.states: dict[TrialState, int] = {}
         self.limit = 0
@@ -58,6 +59,7 @@ class RunLines(Observer):
     def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
         """Print what the run will do, and read the study's best trial so far."""
         self.name, self.intervals, self.unit = stored.name, loaded.intervals, search.study_file.study.unit
+        self.measure = search.study_file.study.measure
         if loaded.data.note:
             self.message(f"the data are {loaded.data.note}")
         if search.workers:
@@ -79,15 +81,15 @@ class RunLines(Observer):
         """Record a trial's progress."""
         row = self.rows[number]
         row.done = report.interval
-        row.last = report.validation_accuracy
-        row.best = max(row.last, row.best or 0.0)
+        row.last = report.value
 
     def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
         """Print how a trial ended."""
         row = self.rows.pop(number, None)
         self.finished_here += state != TrialState.FAIL
-        if state == TrialState.COMPLETE and outcome.best_value is not None and outcome.reason != "diverged":
-            self.best = max(self.best or (-1.0, 0), (outcome.best_value, number), key=lambda pair: pair[0])
+        value = outcome.best_value if state == TrialState.COMPLETE and outcome.reason != "diverged" else None
+        if value is not None and self.measure.is_better(value, self.best and self.best[0]):
+            self.best = (value, number)
         self.print_line(self.line(number, state, outcome, row.task.params if row else {}))
 
     def released(self, number: int) -> None:
@@ -112,7 +114,7 @@ class RunLines(Observer):
         if outcome.best_value is None:
             text.append(f"{outcome.reason}: {last_line(outcome.error)}")
             return text
-        text.append(f"{outcome.best_value:.4f} ")
+        text.append(f"{self.measure.format(outcome.best_value)} ")
         text.append(f"{outcome.reason:<8} ")
         text.append(f"{plural(outcome.intervals, self.unit):>12} {outcome.seconds:6.1f} s  ")
         text.append(" ".join(f"{name}={short(value)}" for name, value in params.items()))
@@ -146,7 +148,7 @@ class RunLines(Observer):
         pruned, failed = (self.states.get(state, 0) for state in (TrialState.PRUNED, TrialState.FAIL))
         parts = [f"{self._finished()}/{self.limit} finished", f"{pruned} pruned", f"{failed} failed"]
         if self.best is not None:
-            parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
+            parts.append(f"best {self.measure.format(self.best[0])} (trial {self.best[1]})")
         return parts
 
 
@@ -183,7 +185,7 @@ class RunTable(RunLines):
         table.add_column(no_wrap=True, min_width=13)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for number, row in sorted(self.rows.items()):
-            last = f"{row.last:.4f}" if row.last is not None else "      "
+            last = self.measure.format(row.last) if row.last is not None else "      "
             params = " ".join(f"{name}={short(value)}" for name, value in row.task.params.items())
             table.add_row(
                 Text(f"trial {number:>3}"),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from scipy.stats import t as student_t
 
+from hpsearch.measure import ACCURACY, Measure
 from hpsearch.results import markdown
 from hpsearch.results.figures import make_figure, style
 from hpsearch.search.comparison import Pair
@@ -27,11 +28,13 @@ SIGNIFICANT = 0.05
 KEYS = ["strategy", "repeat"]
 
 
-def epochs_frame(stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 1) -> pd.DataFrame:
-    """Return one row per interval: strategy, repeat, epochs trained so far, trial, accuracy, best accuracy so far.
+def epochs_frame(
+    stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 1, measure: Measure = ACCURACY
+) -> pd.DataFrame:
+    """Return one row per interval: strategy, repeat, epochs trained so far, trial, value, best value so far.
 
     A pair trains one trial at a time and resumes an interrupted one first, so the order is that of the trials' numbers.
-    The interval in which a trial diverged has no accuracy.
+    The interval in which a trial diverged has no value.
     """
     rows = [
         (pair.strategy, pair.repeat, trial.number, interval, trial.intermediate_values.get(interval))
@@ -39,21 +42,23 @@ def epochs_frame(stored: Mapping[Pair, StoredStudy], epochs_per_interval: int = 
         for trial in study.optuna_study().get_trials(deepcopy=False)
         for interval in range(1, trained_intervals(trial) + 1)
     ]
-    frame = pd.DataFrame(rows, columns=[*KEYS, "trial", "interval", "accuracy"])
+    frame = pd.DataFrame(rows, columns=[*KEYS, "trial", "interval", "value"])
     groups = frame.groupby(KEYS, sort=False)
     frame.insert(2, "epochs", (groups.cumcount() + 1) * epochs_per_interval)
-    frame["accuracy"] = frame["accuracy"].astype(float)
-    frame["best"] = groups["accuracy"].cummax()
+    frame["value"] = frame["value"].astype(float)
+    frame["best"] = groups["value"].cummax() if measure.maximize else groups["value"].cummin()
     frame["best"] = frame.groupby(KEYS, sort=False)["best"].ffill()
     return frame
 
 
-def repeats_frame(stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Return one row per strategy and repeat: trials by state, epochs, seconds, best accuracy, area, speed and rank.
+def repeats_frame(
+    stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budget: int, measure: Measure = ACCURACY
+) -> pd.DataFrame:
+    """Return one row per strategy and repeat: trials by state, epochs, seconds, best value, area, speed and rank.
 
-    `best_complete` is the best accuracy of the complete trials only, `area` the mean over the budget's epochs of the
-    best accuracy so far, `epochs_to_near` the epochs until the best so far came within 0.5 % of the best of all
-    (missing if never), `rank` the rank by best accuracy among the strategies of the same repeat, ties averaged.
+    `best_complete` is the best value of the complete trials only, `area` the mean over the budget's epochs of the best
+    value so far, `epochs_to_near` the epochs until the best so far came within 0.5 % of the best of all (missing if
+    never), `rank` the rank by best value among the strategies of the same repeat, ties averaged.
     """
     rows = []
     for pair, study in stored.items():
@@ -73,22 +78,31 @@ def repeats_frame(stored: Mapping[Pair, StoredStudy], epochs: pd.DataFrame, budg
             }
         )
     curves = best_so_far(epochs, budget)
-    near = epochs[epochs["best"] >= NEAR * epochs["accuracy"].max()]
+    best = epochs.groupby(KEYS)["value"].max() if measure.maximize else epochs.groupby(KEYS)["value"].min()
+    near = epochs[near_best(epochs["best"], measure)]
     measured = pd.DataFrame(
         {
             "epochs": epochs.groupby(KEYS)["epochs"].max(),
-            "best": epochs.groupby(KEYS)["accuracy"].max(),
+            "best": best,
             "area": curves.mean(),
             "epochs_to_near": near.groupby(KEYS)["epochs"].min(),
         }
     )
     frame = pd.DataFrame(rows).merge(measured, left_on=KEYS, right_index=True, how="left")
-    frame["rank"] = frame.groupby("repeat")["best"].rank(ascending=False, method="average")
+    frame["rank"] = frame.groupby("repeat")["best"].rank(ascending=not measure.maximize, method="average")
     return frame
 
 
+def near_best(best: "pd.Series[float]", measure: Measure) -> "pd.Series[bool]":
+    """Return where the best value so far is within 0.5 % of the best of all."""
+    scores = measure.sign * best
+    top = float(scores.max())
+    # The factor is exact for positive values, in which differences of accuracies are usual.
+    return scores >= (NEAR * top if top > 0 else top - (1 - NEAR) * abs(top))
+
+
 def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Return the best accuracy after each epoch (rows) of each strategy and repeat (columns).
+    """Return the best value after each epoch (rows) of each strategy and repeat (columns).
 
     A grid that is exhausted before the budget keeps its best from there on.
     """
@@ -98,11 +112,11 @@ def best_so_far(epochs: pd.DataFrame, budget: int) -> pd.DataFrame:
 
 
 def improvements(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `epochs` in which the best accuracy so far rose, enough to draw the curves."""
-    return epochs[epochs["best"] > epochs.groupby(KEYS)["best"].shift(fill_value=-1.0)]
+    """Return the rows of `epochs` in which the best value so far improved, enough to draw the curves."""
+    return epochs[epochs["best"].notna() & (epochs["best"] != epochs.groupby(KEYS)["best"].shift())]
 
 
-def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
+def strategies_frame(repeats: pd.DataFrame, measure: Measure = ACCURACY) -> pd.DataFrame:
     """Return one row per strategy, the best mean first: means over the repeats, and their spread.
 
     `_sd` is a sample standard deviation, `_se` a standard error of the mean (sd / √repeats); `near_median` is over all
@@ -127,23 +141,25 @@ def strategies_frame(repeats: pd.DataFrame) -> pd.DataFrame:
         rank_mean=("rank", "mean"),
         rank_se=("rank", "sem"),
     )
-    return frame.sort_values(["best_mean", "area_mean"], ascending=False, kind="stable").reset_index()
+    order = ["best_mean", "area_mean"]
+    return frame.sort_values(order, ascending=not measure.maximize, kind="stable").reset_index()
 
 
-def within_one_se(repeats: pd.DataFrame, strategies: pd.DataFrame) -> list[str]:
+def within_one_se(repeats: pd.DataFrame, strategies: pd.DataFrame, measure: Measure = ACCURACY) -> list[str]:
     """Return the strategies that the best does not beat by more than one standard error, the best first.
 
     The standard error is that of the difference, paired by seed: the strategies saw the same seeds.
     """
     best = strategies["strategy"].iloc[0]
-    behind = -against(repeats, best)["difference"]
+    paired = against(repeats, best, measure)
     # Rounding errors must not exclude a strategy that is exactly one standard error behind.
-    near = behind <= against(repeats, best)["se"].fillna(0.0) + 1e-12
+    rounding = 1e-12 * max(1.0, float(repeats["best"].abs().max()))
+    near = -measure.sign * paired["difference"] <= paired["se"].fillna(0.0) + rounding
     return [best, *(name for name in strategies["strategy"].iloc[1:] if near[name])]
 
 
-def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return the difference in best accuracy of every other strategy to the reference, paired by repeat.
+def against(repeats: pd.DataFrame, reference: str, measure: Measure = ACCURACY) -> pd.DataFrame:
+    """Return the difference in best value of every other strategy to the reference, paired by repeat.
 
     `difference` is the mean, `se` its standard error, `p` that of a one-sided paired t-test for being better (1 if the
     difference is the same in all repeats).
@@ -151,47 +167,59 @@ def against(repeats: pd.DataFrame, reference: str) -> pd.DataFrame:
     wide = repeats.pivot(index="repeat", columns="strategy", values="best")
     differences = wide.drop(columns=reference).sub(wide[reference], axis=0)
     mean, se = differences.mean(), differences.sem()
-    p = pd.Series(student_t.sf(mean / se.where(se > 0), len(differences) - 1), index=mean.index).fillna(1.0)
+    p = pd.Series(student_t.sf(measure.sign * mean / se.where(se > 0), len(differences) - 1), index=mean.index).fillna(
+        1.0
+    )
     return pd.DataFrame({"difference": mean, "se": se, "p": p})
 
 
-def conclusion(repeats: pd.DataFrame, strategies: pd.DataFrame, *, budget: int, default: str, examples: int) -> str:
+def conclusion(
+    repeats: pd.DataFrame,
+    strategies: pd.DataFrame,
+    *,
+    budget: int,
+    default: str,
+    examples: int,
+    measure: Measure = ACCURACY,
+) -> str:
     """Return a paragraph on what the comparison's numbers show and what they do not.
 
     `default` is the study's own strategy, `examples` the number of validation examples.
     """
     best, count = strategies.iloc[0], int(strategies["repeats"].max())
-    near, rest = within_one_se(repeats, strategies), list(strategies["strategy"])
+    near, rest = within_one_se(repeats, strategies, measure), list(strategies["strategy"])
     rest = [name for name in rest if name not in near]
-    spread = markdown.mean_sd(best["best_mean"], best["best_sd"])
+    spread = markdown.measured(best["best_mean"], best["best_sd"], measure)
     ended = [f"{row['strategy']} after {row['epochs']:.0f}" for row in _records(strategies) if row["epochs"] < budget]
     early = f", or fewer where the grid had no more points ({', '.join(ended)})" if ended else ""
     text = [
         f"{_strategies(len(strategies))} trained {budget:,} epochs each under {plural(count, 'seed')}{early}.",
-        f"The highest mean best validation accuracy is {best['strategy']}'s, {spread}.",
+        f"The {measure.best_word} mean best {measure.label} is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:
         others = f"{', '.join(near[1:])} {'is' if len(near) == 2 else 'are'}" if near[1:] else "No other is"
         text.append(
             f"{others} within one standard error of it (of the difference, paired by seed)"
-            + (f"; further below: {_behind(repeats, best['strategy'], rest)}." if rest else ".")
+            + (f"; further off: {_behind(repeats, best['strategy'], rest, measure)}." if rest else ".")
         )
         text.append(_default_sentence(default, near, rest))
     else:
         text.append("One seed does not show the spread: compare under more seeds before choosing by these numbers.")
     if "random" in list(strategies["strategy"]) and len(strategies) > 1 and count > 1:
-        text.append(_against_random(repeats))
+        text.append(_against_random(repeats, measure))
+    one = f"One of the {examples:,} validation examples is {1 / examples:.4f}. " if measure == ACCURACY else ""
+    values = "accuracies" if measure == ACCURACY else "values"
     text.append(
-        f"One of the {examples:,} validation examples is {1 / examples:.4f}. A search's best is the highest of many "
-        f"noisy accuracies, so all of these are optimistic; test accuracy, from `hpsearch retrain`, is not."
+        f"{one}A search's best is the {measure.best_word} of many noisy {values}, so all of these are optimistic; the "
+        f"test {measure.name}, from `hpsearch retrain`, is not."
     )
     return " ".join(text)
 
 
-def _against_random(repeats: pd.DataFrame) -> str:
+def _against_random(repeats: pd.DataFrame, measure: Measure) -> str:
     """Return the comparison with random search: what is better by a paired t-test, corrected for their number."""
-    paired = against(repeats, "random")
-    figures = ", ".join(f"{name} {_signed(row['difference'])} ± {row['se']:.4f}" for name, row in paired.iterrows())
+    paired = against(repeats, "random", measure)
+    figures = ", ".join(f"{name} {_difference(row, measure)}" for name, row in paired.iterrows())
     better = [str(name) for name in paired.index[paired["p"] * len(paired) < SIGNIFICANT]]
     tests = f"one-sided paired t-test at {SIGNIFICANT:.0%}, Bonferroni-corrected for {len(paired)}"
     if better:
@@ -204,9 +232,12 @@ def _against_random(repeats: pd.DataFrame) -> str:
     return f"Against random search, paired by seed: {figures} (standard errors); {verdict}."
 
 
-def _signed(number: float) -> str:
+def _difference(row: "pd.Series[float]", measure: Measure) -> str:
+    """Return a row of `against` as "+0.0012 ± 0.0034"."""
+    if measure.high > 1:
+        return f"{row['difference']:+.4g} ± {row['se']:.2g}"
     # Adding zero turns the negative zero that rounding may return into a positive one.
-    return f"{round(number, 4) + 0.0:+.4f}"
+    return f"{round(row['difference'], 4) + 0.0:+.4f} ± {row['se']:.4f}"
 
 
 def _strategies(number: int) -> str:
@@ -217,12 +248,14 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
     return frame.to_dict("records")
 
 
-def of_complete(strategies: pd.DataFrame) -> str:
-    """Return a sentence on how much lower the best complete trials are, which are what a search returns."""
-    above = strategies.set_index("strategy")["best_mean"] - strategies.set_index("strategy")["best_complete_mean"]
+def of_complete(strategies: pd.DataFrame, measure: Measure = ACCURACY) -> str:
+    """Return a sentence on how much worse the best complete trials are, which are what a search returns."""
+    named = strategies.set_index("strategy")
+    above = measure.sign * (named["best_mean"] - named["best_complete_mean"])
     if not above.max() > 0:
         return "the best trial of every strategy and seed was a complete one."
-    return f"over complete trials only, the mean is lower by at most {above.max():.4f} ({above.idxmax()})."
+    worse = "lower" if measure.maximize else "higher"
+    return f"over complete trials only, the mean is {worse} by at most {above.max():.4g} ({above.idxmax()})."
 
 
 def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
@@ -233,16 +266,16 @@ def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:
     return f"The study's default, {default}, is {'within' if default in near else 'not within'} one standard error."
 
 
-def _behind(repeats: pd.DataFrame, best: str, names: list[str]) -> str:
-    paired = against(repeats, best).loc[names]
-    return ", ".join(f"{name} ({_signed(row['difference'])} ± {row['se']:.4f})" for name, row in paired.iterrows())
+def _behind(repeats: pd.DataFrame, best: str, names: list[str], measure: Measure) -> str:
+    paired = against(repeats, best, measure).loc[names]
+    return ", ".join(f"{name} ({_difference(row, measure)})" for name, row in paired.iterrows())
 
 
 def _are(names: list[str]) -> str:
     return f"are {', '.join(names)}" if len(names) > 1 else f"is {names[0]}"
 
 
-def page_table(strategies: pd.DataFrame) -> pd.DataFrame:
+def page_table(strategies: pd.DataFrame, measure: Measure = ACCURACY) -> pd.DataFrame:
     """Return the strategies' frame as texts, for a page."""
     rows = []
     for row in _records(strategies):
@@ -252,8 +285,8 @@ def page_table(strategies: pd.DataFrame) -> pd.DataFrame:
             {
                 "strategy": row["strategy"],
                 "rank": markdown.mean_sd(row["rank_mean"], row["rank_se"], 1),
-                "best validation accuracy": markdown.mean_sd(row["best_mean"], row["best_sd"]),
-                "area under curve": markdown.mean_sd(row["area_mean"], row["area_sd"]),
+                f"best {measure.label}": markdown.measured(row["best_mean"], row["best_sd"], measure),
+                "area under curve": markdown.measured(row["area_mean"], row["area_sd"], measure),
                 "epochs to 0.5 %": f"{median} ({reached}/{count})",
                 "complete": f"{row['complete']:.1f}",
                 "pruned": f"{row['pruned']:.1f}",
@@ -265,15 +298,17 @@ def page_table(strategies: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def short_table(strategies: pd.DataFrame) -> pd.DataFrame:
+def short_table(strategies: pd.DataFrame, measure: Measure = ACCURACY) -> pd.DataFrame:
     """Return the main columns of `page_table`, with short names, for a terminal."""
-    columns = {"strategy": "strategy", "rank": "rank", "best validation accuracy": "best accuracy"}
+    columns = {"strategy": "strategy", "rank": "rank", f"best {measure.label}": f"best {measure.name}"}
     columns |= {"epochs to 0.5 %": "to 0.5 %", "complete": "complete", "pruned": "pruned"}
-    return page_table(strategies)[list(columns)].rename(columns=columns)
+    return page_table(strategies, measure)[list(columns)].rename(columns=columns)
 
 
-def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, title: str) -> Figure:
-    """Return best-so-far accuracy against epochs, mean ± standard error over the repeats: in full and enlarged."""
+def plot_curves(
+    epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, title: str, measure: Measure = ACCURACY
+) -> Figure:
+    """Return the best value so far against epochs, mean ± standard error over the repeats: in full and enlarged."""
     figure, axes = make_figure(1, 2, height=4.4)
     curves = best_so_far(epochs, budget)
     for index, strategy in enumerate(strategies["strategy"]):
@@ -290,15 +325,17 @@ def plot_curves(epochs: pd.DataFrame, strategies: pd.DataFrame, budget: int, tit
                 color=style(index)["color"],
                 linewidth=0,
             )
-    low = float(strategies["best_mean"].min())
-    high = float(epochs["accuracy"].max())
-    margin = max(high - low, 0.002)
-    axes[0, 0].set(title="Full range", ylim=(0, 1.02))
-    axes[0, 1].set(title="Enlarged: the last few per cent", ylim=(low - 1.5 * margin, high + 0.3 * margin))
+    # From the worst mean to the best value of all.
+    worst = float((measure.sign * strategies["best_mean"]).min())
+    best = float((measure.sign * epochs["value"]).max())
+    margin = max(best - worst, 0.002 if measure.is_share else 0.002 * abs(best))
+    ends = sorted((measure.sign * (worst - 1.5 * margin), measure.sign * (best + 0.3 * margin)))
+    axes[0, 0].set(title="Full range")
+    if measure.is_share:
+        axes[0, 0].set(ylim=(0, 1.02))
+    axes[0, 1].set(title="Enlarged: the last few per cent", ylim=tuple(ends))
     for axis in axes[0]:
-        axis.set(
-            xlabel="Epochs trained, all trials together", ylabel="Best validation accuracy so far", xlim=(0, budget)
-        )
+        axis.set(xlabel="Epochs trained, all trials together", ylabel=f"Best {measure.label} so far", xlim=(0, budget))
         axis.grid(alpha=0.25)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)

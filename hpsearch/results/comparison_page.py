@@ -8,6 +8,7 @@ import pandas as pd
 
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, length
+from hpsearch.measure import Measure
 from hpsearch.results import markdown
 from hpsearch.results.comparison import (
     conclusion,
@@ -35,6 +36,7 @@ class Compared:
     repeats: pd.DataFrame
     strategies: pd.DataFrame
     conclusion: str
+    measure: Measure
     studies: Sequence[StoredStudy]
 
     @property
@@ -51,11 +53,13 @@ def read_comparison(
     definition = study_file.study
     stored = {pair: open_to_read(comparison.storage, pair.name, comparison.runs) for pair in pairs}
     assert isinstance(definition.interval, int)
-    curve = epochs_frame(stored, definition.interval)
-    repeats = repeats_frame(stored, curve, epochs)
-    strategies = strategies_frame(repeats)
+    measure = definition.measure
+    curve = epochs_frame(stored, definition.interval, measure)
+    repeats = repeats_frame(stored, curve, epochs, measure)
+    strategies = strategies_frame(repeats, measure)
     default = str(Strategy.of(definition.sampler, definition.pruner))
-    text = conclusion(repeats, strategies, budget=epochs, default=default, examples=length(data.validation))
+    examples = length(data.validation)
+    text = conclusion(repeats, strategies, budget=epochs, default=default, examples=examples, measure=measure)
     if missing:
         done = int(strategies["repeats"].max())
         text = f"**Not finished**: {done} of {done + missing} seeds are compared here. {text}"
@@ -65,7 +69,14 @@ def read_comparison(
             f" **Caution**: {study_file.path.name} was changed since some of this was trained "
             f"({_some(changed)}): if more than wording has changed, start a new comparison with --name."
         )
-    return Compared(curve=curve, repeats=repeats, strategies=strategies, conclusion=text, studies=list(stored.values()))
+    return Compared(
+        curve=curve,
+        repeats=repeats,
+        strategies=strategies,
+        conclusion=text,
+        measure=measure,
+        studies=list(stored.values()),
+    )
 
 
 def write_comparison(
@@ -74,31 +85,36 @@ def write_comparison(
     """Write the page `compare.md`, its figure and its tables into `folder`."""
     title = f"{study_file.name}: {epochs:,} epochs for each strategy, {compared.seeds}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_figure(plot_curves(compared.curve, compared.strategies, epochs, title), folder / "compare.png")
+    measure, strategies = compared.measure, compared.strategies
+    write_figure(plot_curves(compared.curve, strategies, epochs, title, measure), folder / "compare.png")
     write_atomically(folder / "compare.csv", compared.strategies.to_csv(index=False).encode())
     write_atomically(folder / "compare_repeats.csv", compared.repeats.to_csv(index=False).encode())
-    write_atomically(folder / "compare_curves.csv", improvements(compared.curve).to_csv(index=False).encode())
+    curves = improvements(compared.curve).rename(columns={"value": measure.column})
+    write_atomically(folder / "compare_curves.csv", curves.to_csv(index=False).encode())
     write_atomically(folder / "compare.md", _page(compared, study_file, data, epochs, command).encode())
 
 
 def _page(compared: Compared, study_file: StudyFile, data: Dataset, epochs: int, command: str) -> str:
     sizes = f"{length(data.train):,} training and {length(data.validation):,} validation examples"
+    measure = compared.measure
+    best = measure.best(compared.curve["value"])
+    near = "-" if best is None else measure.format(best)
     return f"""# {study_file.name}: strategies compared
 
 {compared.conclusion}
 
-{markdown.table(page_table(compared.strategies))}
+{markdown.table(page_table(compared.strategies, measure))}
 
-Figures are means over {compared.seeds}, ± the standard deviation (rank: ± the standard error). *Best validation
-accuracy* is the best over every epoch trained, including those of trials that were pruned or not finished;
-{of_complete(compared.strategies)}
-*Rank* is among the strategies under the same seed, by best validation accuracy, ties averaged. *Area under curve* is
-the mean over the {epochs:,} epochs of the best accuracy so far. *Epochs to 0.5 %* is the median over all seeds of the
-epochs until the best so far came within 0.5 % of the best of all ({compared.curve["accuracy"].max():.4f}), if more than
-half of them did, and how many did. *Complete*, *pruned* (including those that diverged) and *failed* count trials; the
-trial that was running when the epochs were used up is in none of them.
+Figures are means over {compared.seeds}, ± the standard deviation (rank: ± the standard error). *Best
+{measure.label}* is the best over every epoch trained, including those of trials that were pruned or not finished;
+{of_complete(compared.strategies, measure)}
+*Rank* is among the strategies under the same seed, by best {measure.label}, ties averaged. *Area under curve* is
+the mean over the {epochs:,} epochs of the best {measure.name} so far. *Epochs to 0.5 %* is the median over all seeds of
+the epochs until the best so far came within 0.5 % of the best of all ({near}), if more than half of them did, and how
+many did. *Complete*, *pruned* (including those that diverged) and *failed* count trials; the trial that was
+running when the epochs were used up is in none of them.
 
-![Best validation accuracy so far against epochs trained, by strategy](compare.png)
+![Best {measure.label} so far against epochs trained, by strategy](compare.png)
 
 Bands are the mean ± one standard error over the seeds. The curves are in [compare_curves.csv](compare_curves.csv).
 

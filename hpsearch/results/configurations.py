@@ -14,6 +14,7 @@ import pandas as pd
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
+from hpsearch.measure import ACCURACY
 from hpsearch.provenance import versions
 from hpsearch.results.results import Results
 from hpsearch.results.tables import best_frame
@@ -32,8 +33,8 @@ _DIGEST = "digest"
 class Configuration:
     """A trial's params with all that is needed to train them again.
 
-    `value` is the trial's best validation accuracy, reached after interval `best_interval`. `space` and `data` are
-    of the study's fingerprint, `study_digest` is the SHA-256 of the study file's text.
+    `value` is the trial's best value of the validation `measure`, reached after interval `best_interval`. `space` and
+    `data` are of the study's fingerprint, `study_digest` is the SHA-256 of the study file's text.
     """
 
     study: str
@@ -48,11 +49,19 @@ class Configuration:
     space: dict[str, str]
     data: dict[str, str]
     versions: dict[str, str]
+    measure: str = ACCURACY.name
 
     @property
     def digest(self) -> str:
         """The SHA-256 of all fields."""
-        return _digest({"format": FORMAT, **asdict(self)})
+        return _digest(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """Return what the file holds, without the digest; earlier versions had no other measure than accuracy."""
+        content = {"format": FORMAT, **asdict(self)}
+        if self.measure == ACCURACY.name:
+            del content["measure"]
+        return content
 
 
 def best_configurations(
@@ -76,7 +85,7 @@ def best_configurations(
         )
     by_number = {trial.number: trial for trial in stored.optuna_study().get_trials(deepcopy=False)}
     configurations: list[Configuration] = []
-    for number, row in best_frame(results.trials, len(results.trials)).iterrows():
+    for number, row in best_frame(results.trials, results.measure, len(results.trials)).iterrows():
         params = by_number[int(str(number))].params
         if any(params == earlier.params for earlier in configurations):
             continue
@@ -97,6 +106,7 @@ def best_configurations(
                 space=fingerprint.get("space", {}),
                 data=fingerprint.get("data", {}),
                 versions=versions(),
+                measure=results.measure.name,
             )
         )
         if len(configurations) == count:
@@ -119,7 +129,7 @@ def _misfit(study_file: StudyFile, params: dict[str, Any]) -> str | None:
 
 def write_configuration(path: Path, configuration: Configuration) -> None:
     """Write a configuration as JSON, with its digest."""
-    content = {"format": FORMAT, **asdict(configuration), _DIGEST: configuration.digest}
+    content = {**configuration.content(), _DIGEST: configuration.digest}
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -141,6 +151,7 @@ def read_configuration(path: Path) -> Configuration:
     expected = content.pop(_DIGEST, None)
     if _digest(content) != expected:
         raise UsageError(f"{path} was changed after its export, its contents do not match its digest: {remedy}")
+    content.setdefault("measure", ACCURACY.name)
     if missing := set(fields) ^ (set(content) - {"format"}):
         raise UsageError(f"{path} does not have the right entries ({', '.join(sorted(missing))}): {remedy}")
     for name, hint in fields.items():

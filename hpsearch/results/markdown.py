@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from hpsearch.measure import Measure
+
 
 def table(frame: pd.DataFrame) -> str:
     """Return a frame of texts and numbers, without its index, as a markdown table; numbers are right-aligned."""
@@ -30,3 +32,10 @@ def cell(value: object) -> str:
 def mean_sd(mean: float, sd: float, digits: int = 4) -> str:
     """Return `mean ± sd`, or the mean alone if there is only one value."""
     return f"{mean:.{digits}f}" if sd != sd else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def measured(mean: float, sd: float, measure: Measure) -> str:
+    """Return a mean of a measure as `mean ± sd`, or alone if there is only one value."""
+    if measure.high <= 1:
+        return mean_sd(mean, sd)
+    return f"{mean:.5g}" if sd != sd else f"{mean:.5g} ± {sd:.2g}"

@@ -4,23 +4,26 @@ import copy
 import io
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
 from hpsearch import checkpoint
+from hpsearch.baseline import baseline_of
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, Examples, Split, length
+from hpsearch.measure import ACCURACY, column_of
 from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.configurations import Configuration
-from hpsearch.results.figures import make_figure, write_figure
+from hpsearch.results.figures import COLOURS, make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
 from hpsearch.text import plural
 from hpsearch.training import Run, take
@@ -117,9 +120,9 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
         "parameters": run.parameters,
         "weights_digest": digest,
         "test_examples": evaluation.examples,
-        "test_correct": evaluation.correct,
-        "test_accuracy": evaluation.accuracy,
-        "test_accuracy_95": [evaluation.low, evaluation.high],
+        **({"test_correct": evaluation.correct} if evaluation.count else {}),
+        **{f"test_{column_of(name)}": value for name, value in evaluation.values.items()},
+        f"test_{evaluation.measure.column}_95": [evaluation.low, evaluation.high],
         "exported_difference": program.difference if program.error is None else program.error,
         "tested": tested,
         "versions": versions(),
@@ -127,9 +130,13 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
     write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     write_atomically(folder / "candidates.csv", final.candidates.to_csv(index=False).encode())
     write_atomically(folder / "confirmed.csv", final.confirmed.to_csv(index=False).encode())
-    write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
-    write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
-    write_figure(plot_confusion(evaluation.confusion), folder / "confusion.png")
+    if evaluation.classes is not None and evaluation.confusion is not None:
+        write_atomically(folder / "classes.csv", evaluation.classes.to_csv(index=False).encode())
+        write_atomically(folder / "confusion.csv", evaluation.confusion.to_csv(index_label="true").encode())
+        write_figure(plot_confusion(evaluation.confusion), folder / "confusion.png")
+    if evaluation.numbers is not None:
+        write_atomically(folder / "predictions.csv", evaluation.numbers.to_csv(index=False).encode())
+        write_figure(plot_residuals(evaluation.numbers), folder / "residuals.png")
     page = _card(final, digest, tested=len(tested))
     write_atomically(folder / "card.md", page.encode())
     return result
@@ -156,6 +163,27 @@ def plot_confusion(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
+def plot_residuals(numbers: pd.DataFrame) -> Figure:
+    """Return a figure of predicted against true numbers, and of the residuals (true minus predicted)."""
+    figure, ((against, left),) = make_figure(1, 2, height=4.2)
+    outputs = numbers.groupby("output") if "output" in numbers else [(None, numbers)]
+    size = float(np.clip(4000 / max(len(numbers), 1), 2, 30))
+    for index, (output, rows) in enumerate(outputs):
+        colour, label = COLOURS[index % len(COLOURS)], None if output is None else f"output {output!s}"
+        against.scatter(rows["true"], rows["predicted"], s=size, alpha=0.6, linewidths=0, color=colour, label=label)
+        left.hist(rows["true"] - rows["predicted"], bins=40, color=colour, alpha=0.7)
+    ends = (float(numbers["true"].min()), float(numbers["true"].max()))
+    against.plot(ends, ends, color="black", linewidth=1)
+    against.set(xlabel="True", ylabel="Predicted")
+    left.axvline(0, color="black", linewidth=1)
+    left.set(xlabel="True minus predicted", ylabel="Examples")
+    for axes in (against, left):
+        axes.grid(alpha=0.25)
+    if "output" in numbers:
+        against.legend(fontsize="small")
+    return figure
+
+
 def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     """Return the page; `tested` models of the study have been tested, this one included."""
     configuration, run, data = final.configuration, final.run, final.data
@@ -167,23 +195,24 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     else:
         how = "to the end of its learning rate schedule"
     notes = [data.note] if data.note else []
-    low, high = f"{evaluation.low:.2%}", f"{evaluation.high:.2%}"
+    measure = evaluation.measure
+    test_value, low, high = map(evaluation.format, (evaluation.value, evaluation.low, evaluation.high))
+    correct = f": {evaluation.correct:,} of\n{evaluation.count:,} test examples correct" if measure == ACCURACY else ""
+    searched = measure.format(float(best["searched"]))
     ranking = pd.DataFrame(
         {
             "candidate": candidates["candidate"],
             "trial": candidates["trial"],
-            "in the search": [f"{value:.4f}" for value in candidates["searched"]],
+            "in the search": [measure.format(value) for value in candidates["searched"]],
             "confirmed": [
-                markdown.mean_sd(mean, sd) for mean, sd in zip(candidates["mean"], candidates["sd"], strict=True)
+                markdown.measured(mean, sd, measure)
+                for mean, sd in zip(candidates["mean"], candidates["sd"], strict=True)
             ],
-            "lowest": [f"{value:.4f}" for value in candidates["low"]],
-            "highest": [f"{value:.4f}" for value in candidates["high"]],
+            "lowest": [measure.format(value) for value in candidates["low"]],
+            "highest": [measure.format(value) for value in candidates["high"]],
             "failed seeds": candidates["failed"],
             f"best {run.unit}": candidates["intervals"],
         }
-    )
-    classes = evaluation.classes.assign(
-        **{name: [f"{value:.4f}" for value in evaluation.classes[name]] for name in ("precision", "recall", "f1")}
     )
     params = pd.DataFrame(
         # As texts: among floats pandas would make floats of whole numbers.
@@ -191,23 +220,23 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     )
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
-**Test accuracy {evaluation.accuracy:.2%}**, 95 % interval {low} to {high} (Wilson): {evaluation.correct:,} of
-{evaluation.examples:,} test examples correct. {_use_of_the_test_set(tested)}{_no_better(evaluation)}
+**Test {measure.name} {test_value}**, 95 % interval {low} to {high} ({evaluation.interval}){correct}. \
+{_use_of_the_test_set(tested)}{_no_better(final)}
 
 ## The model
 
 {type(run.model).__name__} with {run.parameters:,} trained parameters, for inputs of {shape} as the study's data set
-function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
+function gives them{f" and {len(data.classes)} classes: {', '.join(data.classes)}" if data.classes else ""}.
 
 {markdown.table(params)}
 
 ## How it was found and trained
 
 1. A search, `{configuration.study}` in `{configuration.study_file}`, found the configuration: its best validation
-   accuracy was {best["searched"]:.4f} in trial {configuration.trial}.
+   {measure.name} was {searched} in trial {configuration.trial}.
 2. Each candidate was trained again on the training examples under {int(best["seeds"])} new seeds. The best mean is
-   candidate {int(best["candidate"])}'s, {markdown.mean_sd(best["mean"], best["sd"])} (± standard deviation).
-   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]), int(best["seeds"]))}
+   candidate {int(best["candidate"])}'s, {markdown.measured(best["mean"], best["sd"], measure)} (± standard deviation).
+   {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]), int(best["seeds"]), measure)}
 3. It was trained from scratch on training and validation examples together, {how}:
    {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
 
@@ -215,9 +244,7 @@ function gives them and {len(data.classes)} classes: {", ".join(data.classes)}.
 
 ## On the test set
 
-{markdown.table(classes)}
-
-![Confusion matrix: true classes in rows, predicted ones in columns](confusion.png)
+{_test_results(evaluation)}
 
 1,000 examples take {evaluation.seconds * 1000:.3g} ms on the machine named below.
 
@@ -243,15 +270,41 @@ inputs and inputs that belong to no class, nor how well the outputs are calibrat
 """
 
 
-def _no_better(evaluation: Evaluation) -> str:
+def _test_results(evaluation: Evaluation) -> str:
+    """Return the tables and figures of the results on the test set."""
+    values = pd.DataFrame(
+        {"measure": list(evaluation.values), "test set": [f"{value:.5g}" for value in evaluation.values.values()]}
+    )
+    parts = [markdown.table(values)] if len(values) > 1 else []
+    if evaluation.classes is not None:
+        texts = {name: [f"{value:.4f}" for value in evaluation.classes[name]] for name in ("precision", "recall", "f1")}
+        parts += [
+            markdown.table(evaluation.classes.assign(**texts)),
+            "![Confusion matrix: true classes in rows, predicted ones in columns](confusion.png)",
+        ]
+    if evaluation.numbers is not None:
+        parts.append("![Predicted against true numbers, and the residuals](residuals.png)")
+    return "\n\n".join(parts)
+
+
+def _no_better(final: FinalModel) -> str:
     """Return a warning where always giving one answer would do as well."""
+    evaluation, data = final.evaluation, final.data
+    if evaluation.measure != ACCURACY:
+        assert data.test is not None
+        baseline = baseline_of(replace(data, validation=data.test), evaluation.measure)
+        if baseline is None or not baseline.beats(evaluation.value):
+            return ""
+        text = str(baseline).replace("validation examples", "test examples")
+        return f"\n\n**Caution:** that is no better than {text}."
+    assert evaluation.confusion is not None
     counts = evaluation.confusion.sum(axis=1)
     commonest = str(counts.idxmax())
     if evaluation.correct > counts.max():
         return ""
     return (
         f"\n\n**Caution:** that is no better than always answering {commonest!r}, which is right for "
-        f"{counts.max() / evaluation.examples:.2%} of the test examples."
+        f"{counts.max() / evaluation.count:.2%} of the test examples."
     )
 
 

@@ -118,22 +118,24 @@ def _own_figure(results: Results, name: str, function: Callable[[Results], Any])
 def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
     # Another tool's values may be infinite, which no axis can show.
     trials = results.trials[results.trials["value"].astype(float).abs() != float("inf")]
-    history = results.history[results.history["validation_accuracy"].astype(float).abs() != float("inf")]
+    history = results.history[
+        results.history[f"validation_{results.measure.column}"].astype(float).abs() != float("inf")
+    ]
     if trials.empty:
         return {}
     space = distributions(results.stored)
     plots = {
         "optimisation": (
-            report_plots.plot_optimisation(trials),
-            "Each trial's best validation accuracy by trial number; a pruned trial's is the best it had reached.",
+            report_plots.plot_optimisation(trials, results.measure),
+            f"Each trial's best {results.measure.label} by trial number; a pruned trial's is the best it had reached.",
         )
     }
     if len(history):
         best = None if (trials["state"] != "complete").all() else results.best
         plots["learning_curves"] = (
-            report_plots.plot_learning_curves(trials, history, best, results.study.unit),
-            "Validation accuracy during training, one line per trial; a cross marks where a trial was pruned. On the "
-            "right, the upper end enlarged.",
+            report_plots.plot_learning_curves(trials, history, best, results.study.unit, results.measure),
+            f"The {results.measure.label} during training, one line per trial; a cross marks where a trial was pruned. "
+            f"On the right, the better end enlarged.",
         )
     if importances:
         plots["importances"] = (
@@ -142,12 +144,12 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
         )
     if (trials["state"] == "complete").any() and space:
         plots["parallel"] = (
-            report_plots.plot_parallel(trials, space),
+            report_plots.plot_parallel(trials, space, results.measure),
             "Complete trials across the parameters, coloured by rank; the best is black. A line runs below the axis "
             "of a parameter that its trial does not use.",
         )
         plots["slices"] = (
-            report_plots.plot_slices(trials, space),
+            report_plots.plot_slices(trials, space, results.measure),
             "Complete trials by parameter; later trials are darker.",
         )
     if trials["ended"].notna().any():
@@ -187,6 +189,7 @@ def _overview(results: Results) -> str:
             "epochs",
             f"{results.study.epochs} per trial (unless its recipe sets them), evaluated every {_every(results)}",
         ),
+        ("measure", ", also ".join([str(results.measure), *(str(measure.name) for measure in results.study.also)])),
         ("early stopping", _rules(results)),
         ("data", "; ".join(f"{name}: {text}" for name, text in data.items() if name != "classes")),
         *((("note", note),) if (note := attrs.get(NOTE)) else ()),
@@ -216,7 +219,7 @@ def _rules(results: Results) -> str:
     rules = results.study.early_stopping
     parts = []
     if rules.target is not None:
-        parts.append(f"at {rules.target:g} on training and validation data")
+        parts.append(f"at {results.measure.name} {rules.target:g} on training and validation data")
     if rules.patience is not None:
         by = f" by more than {rules.min_improvement:.2%} of the best" if rules.min_improvement else ""
         parts.append(f"after {plural(rules.patience, results.study.unit)} without improvement{by}")
@@ -224,10 +227,11 @@ def _rules(results: Results) -> str:
 
 
 def _best(results: Results, unit: str) -> str:
-    best, baseline = best_frame(results.trials), results.stored.baseline()
+    best, baseline = best_frame(results.trials, results.measure), results.stored.baseline()
     if best.empty:
         return "No trial is complete yet."
-    table = pd.DataFrame({"trial": best.index, "validation accuracy": [f"{value:.4f}" for value in best["value"]]})
+    measure = results.measure
+    table = pd.DataFrame({"trial": best.index, measure.label: [measure.format(value) for value in best["value"]]})
     table[unit] = ["-" if pd.isna(interval) else f"{interval:.0f}" for interval in best["best_interval"]]
     table["ended by"] = best["reason"].to_numpy()
     table["seconds"] = ["-" if pd.isna(seconds) else f"{seconds:.1f}" for seconds in best["seconds"]]

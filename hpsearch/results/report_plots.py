@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from hpsearch.measure import Measure
 from hpsearch.results.figures import COLOURS, make_figure
 
-ACCURACY = "Validation accuracy"
 COLOUR = {
     "complete": COLOURS[0],
     "pruned": COLOURS[1],
@@ -30,72 +30,82 @@ COLOUR = {
 MOST_CURVES = 400
 
 
-def plot_optimisation(trials: pd.DataFrame) -> Figure:
-    """Return each trial's best validation accuracy by its number, and the best of the complete ones so far."""
+def plot_optimisation(trials: pd.DataFrame, measure: Measure) -> Figure:
+    """Return each trial's best value by its number, and the best of the complete ones so far."""
     figure, ((axes,),) = make_figure()
     best = trials["best_value"].astype(float)
     size = _size(len(trials))
-    floor = _floor(best[trials["state"].isin(["complete", "pruned"])])
+    edge = _edge(best[trials["state"].isin(["complete", "pruned"])], measure)
+    beyond = measure.sign * best < measure.sign * edge
     for state, marker in (("complete", "o"), ("pruned", "x"), ("diverged", "+")):
-        values = best[(trials["state"] == state) & (best >= floor)]
+        values = best[(trials["state"] == state) & best.notna() & ~beyond]
         line = {"linewidths": 1} if marker in "x+" else {"linewidths": 0}
         axes.scatter(values.index, values, s=size, marker=marker, color=COLOUR[state], alpha=0.75, label=state, **line)
-    below = best[best < floor]
-    if len(below):
-        label = f"below {floor:.2f} ({len(below)})"
-        axes.scatter(below.index, [floor] * len(below), s=size, marker="v", color="grey", label=label, clip_on=False)
+    if beyond.any():
+        numbers = best.index[beyond]
+        label = f"{_worse(measure)} {measure.format(edge)} ({len(numbers)})"
+        marker = "v" if measure.maximize else "^"
+        axes.scatter(numbers, [edge] * len(numbers), s=size, marker=marker, color="grey", label=label, clip_on=False)
     complete = best[trials["state"] == "complete"]
     if len(complete):
-        axes.step(
-            complete.index, complete.cummax(), where="post", color="black", linewidth=1.5, label="best complete so far"
-        )
-    axes.set(xlabel="Trial", ylabel=f"Best {ACCURACY.lower()}", ylim=(floor, None), xlim=(-0.5, len(trials) - 0.5))
+        so_far = complete.cummax() if measure.maximize else complete.cummin()
+        axes.step(complete.index, so_far, where="post", color="black", linewidth=1.5, label="best complete so far")
+    axes.set(xlabel="Trial", ylabel=f"Best {measure.label}", xlim=(-0.5, len(trials) - 0.5))
+    _set_worse_end(axes, edge, measure)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
     _legend(figure, axes)
     return figure
 
 
-def plot_learning_curves(trials: pd.DataFrame, history: pd.DataFrame, best: int | None, unit: str) -> Figure:
-    """Return validation accuracy by interval, one line per trial; a cross marks where a trial was pruned.
+def plot_learning_curves(
+    trials: pd.DataFrame, history: pd.DataFrame, best: int | None, unit: str, measure: Measure
+) -> Figure:
+    """Return the validation measure by interval, one line per trial; a cross marks where a trial was pruned.
 
-    The right plot enlarges the upper end, where the complete trials end. `unit` is what an interval is called.
+    The right plot enlarges the better end, where the complete trials end. `unit` is what an interval is called.
     """
     figure, ((whole, enlarged),) = make_figure(1, 2, height=4.2)
-    numbers = _sample(trials)
+    numbers = _sample(trials, measure)
     drawn = history[history["number"].isin(numbers)]
     for axes in (whole, enlarged):
-        _learning_curves(axes, drawn, trials["state"], unit)
+        _learning_curves(axes, drawn, trials["state"], unit, measure)
     handles = [Line2D([], [], color=COLOUR["complete"], label="complete")]
     handles.append(Line2D([], [], color=COLOUR["pruned"], marker="x", label="pruned"))
     if best is not None:
         line = history[history["number"] == best]
         for axes in (whole, enlarged):
-            axes.plot(line["interval"], line["validation_accuracy"], color="black", linewidth=2)
+            axes.plot(line["interval"], line[_column(measure)], color="black", linewidth=2)
         handles.append(Line2D([], [], color="black", linewidth=2, label=f"best, trial {best}"))
-    whole.set(title="Full range", ylim=(0, 1.02))
+    whole.set(title="Full range")
+    if measure.is_share:
+        whole.set(ylim=(0, 1.02))
+    else:
+        whole.autoscale_view(scalex=False)
     ends = trials.loc[trials["state"] == "complete", "best_value"].astype(float)
-    top, low = float(history["validation_accuracy"].max()), _floor(ends)
+    scores = measure.sign * history[_column(measure)]
+    top, low = float(scores.max()), measure.sign * _edge(ends, measure)
     # At least a hundredth, or a single example would look like a large difference.
-    bottom = min(low, top - 0.01)
-    enlarged.set(title="Enlarged: where complete trials end", ylim=(bottom, top + 0.05 * (top - bottom)))
+    bottom = min(low, top - _least(top, measure))
+    limits = sorted((measure.sign * bottom, measure.sign * (top + 0.05 * (top - bottom))))
+    enlarged.set(title="Enlarged: where complete trials end", ylim=tuple(limits))
     if len(numbers) < len(trials):
         figure.suptitle(_sampled(len(numbers), len(trials)), fontsize=9)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _learning_curves(axes: Axes, history: pd.DataFrame, state: pd.Series, unit: str) -> None:
+def _learning_curves(axes: Axes, history: pd.DataFrame, state: pd.Series, unit: str, measure: Measure) -> None:
     count = history["number"].nunique()
     alpha = float(np.clip(15 / max(count, 1), 0.15, 0.7))
     for name, rows in history.groupby(history["number"].map(state)):
-        lines = [group[["interval", "validation_accuracy"]].to_numpy() for _, group in rows.groupby("number")]
+        lines = [group[["interval", _column(measure)]].to_numpy() for _, group in rows.groupby("number")]
         axes.add_collection(LineCollection(lines, colors=COLOUR[str(name)], alpha=alpha, linewidths=1.0))
     ends = history[history["number"].map(state) == "pruned"].groupby("number").last()
-    accuracies = ends["validation_accuracy"]
-    axes.scatter(ends["interval"], accuracies, marker="x", s=_size(len(ends)), color=COLOUR["pruned"], linewidths=1)
+    values = ends[_column(measure)]
+    axes.scatter(ends["interval"], values, marker="x", s=_size(len(ends)), color=COLOUR["pruned"], linewidths=1)
     longest = max(2, int(history["interval"].max()))
-    axes.set(xlabel=unit.capitalize(), ylabel=ACCURACY, xlim=(1 - 0.015 * longest, 1.015 * longest))
+    axes.set(xlabel=unit.capitalize(), ylabel=_label(measure), xlim=(1 - 0.015 * longest, 1.015 * longest))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
 
@@ -112,11 +122,11 @@ def plot_importances(importances: Mapping[str, float]) -> Figure:
     return figure
 
 
-def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
+def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], measure: Measure) -> Figure:
     """Return parallel coordinates of the complete trials; a line runs below the axes of parameters without a value."""
     figure, ((axes,),) = make_figure(height=4.4)
     every = trials[trials["state"] == "complete"]
-    complete = every.loc[list(_sample(every))].sort_values("value")
+    complete = every.loc[list(_sample(every, measure))].sort_values("value", ascending=measure.maximize)
     values = complete["value"].astype(float)
     columns = [_positions(complete[f"params.{name}"], distribution) for name, distribution in space.items()]
     points = np.column_stack([*columns, _scaled(values.to_numpy())])
@@ -133,8 +143,8 @@ def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -
             axes.text(position + 0.03, height, text, fontsize=8, va="center", bbox=_BEHIND)
         axes.text(position, 1.06, name, ha="center", fontsize=9)
     for height, value in ((0.0, values.min()), (1.0, values.max())):
-        axes.text(len(space) + 0.03, height, f"{value:.4f}", fontsize=8, va="center", bbox=_BEHIND)
-    axes.text(len(space), 1.06, "accuracy", ha="center", fontsize=9)
+        axes.text(len(space) + 0.03, height, measure.format(value), fontsize=8, va="center", bbox=_BEHIND)
+    axes.text(len(space), 1.06, measure.name, ha="center", fontsize=9)
     if (points == _ABSENT).any():
         axes.text(-0.15, _ABSENT, "not used", fontsize=8, va="center", ha="right")
     axes.set(xlim=(-0.2, len(space) + 0.35), ylim=(_ABSENT - 0.05, 1.1))
@@ -148,21 +158,22 @@ def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -
     return figure
 
 
-def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> Figure:
-    """Return the accuracy of the complete trials against each parameter; later trials are darker."""
+def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], measure: Measure) -> Figure:
+    """Return the value of the complete trials against each parameter; later trials are darker."""
     complete = trials[trials["state"] == "complete"]
     columns = 3
     rows = -(-len(space) // columns)
     figure, grid = make_figure(rows, columns, height=2.6, sharey=True)
     values = complete["value"].astype(float)
-    floor = _floor(values)
+    edge = _edge(values, measure)
+    beyond = measure.sign * values < measure.sign * edge
     dots: Any = None
     for axes, (name, distribution) in zip(grid.flat, space.items(), strict=False):
         _set_slice_axis(axes, distribution)
         chosen = complete[f"params.{name}"].dropna()
         dots = axes.scatter(
             _slice_positions(chosen, distribution),
-            values.loc[chosen.index].clip(lower=floor),
+            values.where(~beyond, edge).loc[chosen.index],
             c=chosen.index,
             cmap="viridis_r",
             vmin=0,
@@ -171,14 +182,18 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> 
             alpha=0.8,
             linewidths=0,
         )
-        axes.set(xlabel=name, ylim=(floor, None))
+        axes.set(xlabel=name)
+        _set_worse_end(axes, edge, measure)
         axes.grid(alpha=0.25)
     for axes in grid.flat[len(space) :]:
         axes.axis("off")
     for axes in grid[:, 0]:
-        axes.set_ylabel(ACCURACY)
-    if (values < floor).any():
-        figure.suptitle(f"{(values < floor).sum()} trials below {floor:.2f} are drawn at the lower edge", fontsize=9)
+        axes.set_ylabel(_label(measure))
+    if beyond.any():
+        where = (
+            f"{_worse(measure)} {measure.format(edge)} are drawn at the {'lower' if measure.maximize else 'upper'} edge"
+        )
+        figure.suptitle(f"{beyond.sum()} trials {where}", fontsize=9)
     figure.colorbar(dots, ax=grid, fraction=0.03, pad=0.01, label="Trial")
     return figure
 
@@ -284,24 +299,48 @@ def _size(count: int) -> float:
     return float(np.clip(4000 / max(count, 1), 6, 36))
 
 
-def _floor(values: pd.Series) -> float:
-    """Return the lower end of an axis that shows all values but a few far below the rest."""
-    if values.empty:
+def _column(measure: Measure) -> str:
+    return f"validation_{measure.column}"
+
+
+def _label(measure: Measure) -> str:
+    return f"V{measure.label[1:]}"
+
+
+def _worse(measure: Measure) -> str:
+    return "below" if measure.maximize else "above"
+
+
+def _least(value: float, measure: Measure) -> float:
+    """Return the smallest difference that an axis should show as one."""
+    return 0.01 if measure.is_share else 0.01 * abs(value) or 1e-9
+
+
+def _set_worse_end(axes: Axes, edge: float, measure: Measure) -> None:
+    if measure.maximize:
+        axes.set_ylim(bottom=edge)
+    else:
+        axes.set_ylim(top=edge)
+
+
+def _edge(values: pd.Series, measure: Measure) -> float:
+    """Return the worse end of an axis that shows all values but a few far worse than the rest."""
+    scores = measure.sign * values[np.isfinite(values)]
+    if scores.empty:
         return 0.0
-    low, high = float(values.quantile(0.1)), float(values.max())
-    margin = max(high - low, 0.01) * 0.5
-    return (
-        max(0.0, float(np.floor((low - margin) * 50) / 50))
-        if values.min() < low - margin
-        else max(0.0, float(values.min()) - 0.1 * margin)
-    )
+    low, high = float(scores.quantile(0.1)), float(scores.max())
+    margin = max(high - low, _least(high, measure)) * 0.5
+    edge = float(scores.min()) - 0.1 * margin
+    if scores.min() < low - margin:
+        edge = float(np.floor((low - margin) * 50) / 50) if measure.is_share else low - margin
+    return measure.sign * max(edge, measure.sign * measure.worst)
 
 
-def _sample(trials: pd.DataFrame) -> Sequence[int]:
+def _sample(trials: pd.DataFrame, measure: Measure) -> Sequence[int]:
     """Return the numbers of the trials whose curves are drawn."""
     if len(trials) <= MOST_CURVES:
         return list(trials.index)
-    best = trials["best_value"].astype(float).nlargest(MOST_CURVES // 10).index
+    best = (measure.sign * trials["best_value"].astype(float)).nlargest(MOST_CURVES // 10).index
     others = trials.index.difference(best)
     return sorted([*best, *others[:: -(-len(others) // (MOST_CURVES - len(best)))]])
 

@@ -17,6 +17,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.defaults import default_runs, default_storage
 from hpsearch.errors import CheckpointError, UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS
+from hpsearch.measure import Measure
 from hpsearch.results.tables import history_frame, trials_frame
 from hpsearch.search.stored_study import StoredStudy, open_to_read
 from hpsearch.study import StudyFile, load_study
@@ -30,6 +31,12 @@ class Results:
         self.study_file = study_file
         self.stored = stored
         self.study = study_file.study
+
+    @property
+    def measure(self) -> Measure:
+        """What the study optimises."""
+        measure: Measure = self.study.measure
+        return measure
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -48,7 +55,7 @@ class Results:
 
     @property
     def best(self) -> int:
-        """The number of the complete trial with the highest value, the earliest of equals.
+        """The number of the complete trial with the best value, the earliest of equals.
 
         Raises UsageError when no trial is complete.
         """
@@ -83,16 +90,17 @@ def open_results(
 
     `storage` and `runs` default to what the commands take: `$HPSEARCH_STORAGE` or `sqlite:///hpsearch.db`, and
     `$HPSEARCH_RUNS` or `runs`. Raises UsageError if there is no such file, storage, or study in it, and for a study
-    that minimises or has several objectives.
+    of another direction than the study file's measure, or with several objectives.
     """
     study_file = load_study(study)
     storage = storage or default_storage()
     runs = Path(runs or default_runs())
     stored = open_to_read(storage, name or study_file.name, runs)
-    if (directions := stored.storage.get_study_directions(stored.study_id)) != [StudyDirection.MAXIMIZE]:
-        what = "minimises" if len(directions) == 1 else f"has {len(directions)} objectives"
+    measure, directions = study_file.study.measure, stored.storage.get_study_directions(stored.study_id)
+    if directions != [StudyDirection.MAXIMIZE if measure.maximize else StudyDirection.MINIMIZE]:
+        what = f"{directions[0].name.lower()}s" if len(directions) == 1 else f"has {len(directions)} objectives"
         raise UsageError(
-            f"study {stored.name} {what}, and this command is for studies that maximise one value, as hpsearch run "
-            f"makes them: hpsearch dashboard shows it"
+            f"study {stored.name} {what}, and the measure of {study_file.path.name} is {measure}: give another --name "
+            f"or study file; hpsearch dashboard shows every study"
         )
     return Results(study_file, stored)

@@ -3,13 +3,15 @@
 Only the executor writes files here: each seed's resume point, so that the same command continues where it stopped.
 """
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import binomtest
@@ -21,13 +23,16 @@ from torch.utils.data import ConcatDataset
 from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
+from hpsearch.measure import ACCURACY, LOSS, Measure
+from hpsearch.meters import class_numbers, make_meter, measure_of, predicted_numbers
 from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
 from hpsearch.text import plural
-from hpsearch.training import EVALUATION_BATCH, IntervalReport, Run, class_numbers, take, train
+from hpsearch.training import EVALUATION_BATCH, IntervalReport, Run, take, train
 
 RETRIES = 2
+RESAMPLES = 500
 # The fewest seeds that can show a lucky one; a seed is lucky if fewer than this fraction of others are as good.
 FEW_SEEDS, LUCKY = 3, 0.05
 
@@ -44,7 +49,7 @@ def confirm(
 ) -> pd.DataFrame:
     """Train each configuration under `seeds` new seeds, as in the search; return one row per training.
 
-    Columns: candidate (from 1), seed (from 1), value (best validation accuracy), best_interval, intervals, reason,
+    Columns: candidate (from 1), seed (from 1), value (best validation measure), best_interval, intervals, reason,
     seconds, error; a training that failed has its reason and error, and may have no value. Raises HpsearchError if one
     cannot continue for an external reason, such as a full disk.
     """
@@ -120,12 +125,14 @@ def _train_tasks(
     return outcomes
 
 
-def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per candidate, the highest confirmed mean first; one that failed under a seed cannot be the best.
+def candidates_frame(
+    configurations: Sequence[Configuration], confirmed: pd.DataFrame, measure: Measure = ACCURACY
+) -> pd.DataFrame:
+    """Return one row per candidate, the best confirmed mean first; one that failed under a seed cannot be the best.
 
-    `searched` is its accuracy in the search, `mean`, `sd`, `low`, `high` are those over the seeds; `intervals` is the
+    `searched` is its value in the search, `mean`, `sd`, `low`, `high` are those over the seeds; `intervals` is the
     median of the best intervals (the lower of two). `failed` seeds raised an error or diverged; a diverged seed's best
-    accuracy counts in the mean, but its candidate ranks below those that did not fail. Raises HpsearchError if every
+    value counts in the mean, but its candidate ranks below those that did not fail. Raises HpsearchError if every
     candidate failed under a seed.
     """
     failed = confirmed["reason"].isin(["failed", "diverged"])
@@ -151,7 +158,8 @@ def candidates_frame(configurations: Sequence[Configuration], confirmed: pd.Data
     frame.insert(0, "searched", [configurations[candidate - 1].value for candidate in frame.index])
     frame.insert(0, "trial", [configurations[candidate - 1].trial for candidate in frame.index])
     frame["whole"] = frame["failed"] == 0
-    frame = frame.sort_values(["whole", "mean"], ascending=False, kind="stable").drop(columns="whole")
+    order = [False, not measure.maximize]
+    frame = frame.sort_values(["whole", "mean"], ascending=order, kind="stable").drop(columns="whole")
     return frame.reset_index()
 
 
@@ -160,28 +168,29 @@ def _median_low(intervals: "pd.Series[float]") -> float:
     return statistics.median_low(reached) if reached else float("nan")
 
 
-def luck(searched: float, mean: float, sd: float, seeds: int) -> str:
-    """Return a sentence on whether a search's accuracy was that of a lucky seed.
+def luck(searched: float, mean: float, sd: float, seeds: int, measure: Measure = ACCURACY) -> str:
+    """Return a sentence on whether a search's value was that of a lucky seed.
 
-    It was if another seed would be as high in fewer than 5 % of cases, by the t-distribution of `seeds` values with
+    It was if another seed would be as good in fewer than 5 % of cases, by the t-distribution of `seeds` values with
     this mean and sample standard deviation.
     """
     if seeds < FEW_SEEDS:
         return (
             f"{plural(seeds, 'new seed')} cannot show whether the search's was lucky: --seeds {FEW_SEEDS} or more can."
         )
-    if searched <= mean:
-        return f"The search's {searched:.4f} is not above that mean: its seed was not a lucky one."
-    distance = (searched - mean) / sd if sd > 0 else float("inf")
+    value, beyond = measure.format(searched), "above" if measure.maximize else "below"
+    if not measure.is_better(searched, mean):
+        return f"The search's {value} is not {beyond} that mean: its seed was not a lucky one."
+    distance = measure.gain(searched, mean) / sd if sd > 0 else float("inf")
     chance = float(student_t.sf(distance / (1 + 1 / seeds) ** 0.5, seeds - 1))
     where = f"{distance:.1f} standard deviations" if sd > 0 else "further than the seeds differ"
     if chance >= LUCKY:
         return (
-            f"The search's {searched:.4f} lies {where} above that mean, as another seed would in {chance:.0%} of "
+            f"The search's {value} lies {where} {beyond} that mean, as another seed would in {chance:.0%} of "
             f"cases: its seed need not be a lucky one."
         )
     return (
-        f"The search's {searched:.4f} lies {where} above that mean, as another seed would in fewer than {LUCKY:.0%} "
+        f"The search's {value} lies {where} {beyond} that mean, as another seed would in fewer than {LUCKY:.0%} "
         f"of cases: its seed was a lucky one."
     )
 
@@ -233,68 +242,153 @@ def train_final_model(
     return run
 
 
+Answers = Literal["classes", "numbers", "other"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The results on the test set.
+    """The results on the test set: `values` of the measures by name, the study's first, and accuracy for classes.
 
-    `low` and `high` bound the accuracy's 95 % Wilson interval; `seconds` is per 1,000 examples. `confusion` has a row
-    for each true class and a column for each predicted one; `classes` has precision, recall, F1 and the number of
-    examples of each class.
+    `low` and `high` bound the 95 % interval of the first: Wilson's for an accuracy, else from bootstrap samples of the
+    examples. `seconds` is per 1,000 examples. For classes, `correct` of `count` answers are right, `confusion` has a
+    row for each true class and a column for each predicted one, and `classes` has precision, recall, F1 and the number
+    of examples of each class. For numbers, `numbers` has the columns `true` and `predicted`, and `output` if there are
+    several.
     """
 
     examples: int
-    correct: int
+    measure: Measure
+    values: Mapping[str, float]
     low: float
     high: float
     seconds: float
-    confusion: pd.DataFrame
-    classes: pd.DataFrame
+    count: int = 0
+    correct: int = 0
+    confusion: pd.DataFrame | None = None
+    classes: pd.DataFrame | None = None
+    numbers: pd.DataFrame | None = None
+
+    @property
+    def value(self) -> float:
+        """The study's measure."""
+        return self.values[self.measure.name]
 
     @property
     def accuracy(self) -> float:
-        """The share of correct examples."""
-        return self.correct / self.examples
+        """The share of correct answers."""
+        return self.values[ACCURACY.name]
+
+    @property
+    def interval(self) -> str:
+        """The name of the method that gave `low` and `high`."""
+        return "Wilson" if self.measure == ACCURACY else f"bootstrap, {RESAMPLES} samples"
+
+    def format(self, value: float) -> str:
+        """Return a value of the study's measure as a text: an accuracy as a percentage."""
+        return f"{value:.2%}" if self.measure == ACCURACY else self.measure.format(value)
 
 
-def evaluate_once(model: nn.Module, data: Dataset) -> Evaluation:
-    """Evaluate a model on the test split. Raises UsageError if the data set has none."""
+def answers_of(study: Study, data: Dataset) -> Answers:
+    """Return what a study's models answer: a class or a number for each example (or position), or something else."""
+    kinds = {measure.targets for measure in study.measures}
+    if "numbers" in kinds:
+        return "numbers"
+    if "classes" in kinds:
+        return "classes"
+    targets = data.train.targets if isinstance(data.train, Split) else None
+    if data.classes and (targets is None or not targets.is_floating_point()):
+        return "classes"
+    return "numbers" if targets is not None and targets.is_floating_point() and not data.classes else "other"
+
+
+def evaluate_once(study: Study, run: Run, data: Dataset) -> Evaluation:
+    """Evaluate a run's model on the test split. Raises UsageError if the data set has none."""
     if data.test is None:
         raise UsageError("the data set has no test split to evaluate on: return one from the dataset function")
     began = time.perf_counter()
-    predicted, truth = predictions(model, data.test)
-    seconds = (time.perf_counter() - began) / len(truth) * 1000
-    labels = list(range(len(data.classes)))
-    correct = int((predicted == truth).sum())
-    interval = binomtest(correct, len(truth)).proportion_ci(0.95, method="wilson")
-    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    outputs, targets = all_outputs(run.evaluated, data.test)
+    seconds = (time.perf_counter() - began) / length(data.test) * 1000
+    kind, measures = answers_of(study, data), list(study.measures)
+    if kind == "classes" and ACCURACY not in measures:
+        measures.append(ACCURACY)
+    elif kind == "numbers":
+        measures += [extra for extra in map(measure_of, ("MSE", "MAE", "R2")) if extra not in measures]
+    values = {measure.name: _value(measure, run, outputs, targets) for measure in measures}
+    found: dict[str, Any] = {}
+    if kind == "classes":
+        found = _of_classes(outputs, targets, data.classes)
+    elif kind == "numbers":
+        found = {"numbers": _of_numbers(outputs, targets)}
+    if study.measure == ACCURACY:
+        wilson = binomtest(found["correct"], found["count"]).proportion_ci(0.95, method="wilson")
+        low, high = float(wilson.low), float(wilson.high)
+    else:
+        low, high = _bootstrap(
+            lambda chosen: _value(study.measure, run, outputs[chosen], targets[chosen]), len(targets)
+        )
     return Evaluation(
-        examples=len(truth),
-        correct=correct,
-        low=float(interval.low),
-        high=float(interval.high),
-        seconds=seconds,
-        confusion=pd.DataFrame(
-            confusion_matrix(truth, predicted, labels=labels), index=data.classes, columns=data.classes
-        ),
-        classes=pd.DataFrame(
-            {"class": data.classes, "precision": precision, "recall": recall, "f1": f1, "examples": support}
-        ),
+        examples=length(data.test), measure=study.measure, values=values, low=low, high=high, seconds=seconds, **found
     )
 
 
-def predictions(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
-    """Return predicted and true class numbers (N,), on the CPU; two classes with one output are split at zero."""
+def all_outputs(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
+    """Return a model's outputs on a split (N, ...), in evaluation mode, and the targets (N, ...), on the CPU."""
     device = next(model.parameters()).device
     model.eval()
-    predicted, truth = [], []
+    batches = []
     with torch.no_grad():
         for start in range(0, length(split), EVALUATION_BATCH):
             indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
             inputs, targets = take(split, indices, device)
-            classes, true = class_numbers(model(inputs), targets)
-            predicted.append(classes.cpu())
-            truth.append(true.cpu())
-    return torch.cat(predicted), torch.cat(truth)
+            batches.append((model(inputs).cpu(), targets.cpu()))
+    outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return outputs, targets
+
+
+def _value(measure: Measure, run: Run, outputs: Tensor, targets: Tensor) -> float:
+    if measure == LOSS:
+        with torch.no_grad():
+            # On the device, where the loss's own tensors may be.
+            return float(run.loss(outputs.to(run.device), targets.to(run.device)))
+    meter = make_meter(measure, torch.device("cpu"))
+    meter.update(outputs, targets)
+    return meter.compute()
+
+
+def _bootstrap(value: Callable[[Tensor], float], examples: int) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a value of chosen examples (Efron, Ann. Statist. 7, 1979)."""
+    generator = torch.Generator().manual_seed(0)
+    values = [value(torch.randint(examples, (examples,), generator=generator)) for _ in range(RESAMPLES)]
+    # Samples without an example of some class have no value.
+    defined = [value for value in values if math.isfinite(value)] or [math.nan]
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _of_classes(outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+    predicted, truth = (part.numpy() for part in class_numbers(outputs, targets))
+    labels = list(range(len(names)))
+    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    return {
+        "count": len(truth),
+        "correct": int((predicted == truth).sum()),
+        "confusion": pd.DataFrame(
+            confusion_matrix(truth, predicted, labels=labels), index=list(names), columns=list(names)
+        ),
+        "classes": pd.DataFrame(
+            {"class": names, "precision": precision, "recall": recall, "f1": f1, "examples": support}
+        ),
+    }
+
+
+def _of_numbers(outputs: Tensor, targets: Tensor) -> pd.DataFrame:
+    predicted, true = (
+        part.flatten(1) if part.dim() > 1 else part[:, None] for part in predicted_numbers(outputs, targets)
+    )
+    frame = pd.DataFrame({"true": true.flatten(), "predicted": predicted.flatten()})
+    if true.shape[1] > 1:
+        frame.insert(0, "output", np.tile(np.arange(true.shape[1]), len(true)))
+    return frame
 
 
 def _as_dataset(split: Examples) -> "torch.utils.data.Dataset[Any]":

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.executors.trial_files import HISTORY
+from hpsearch.measure import Measure
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import DIVERGED, RECORDED, TrialRecord, has_diverged
 
@@ -33,7 +34,7 @@ def trials_frame(stored: StoredStudy) -> pd.DataFrame:
     """
     with _without_collection():
         trials = stored.optuna_study().get_trials(deepcopy=False)
-    rows = [_trial_row(trial) for trial in trials]
+    rows = [_trial_row(trial, stored.measure.maximize) for trial in trials]
     params = list(dict.fromkeys(f"params.{name}" for trial in trials for name in trial.params))
     columns = ["number", "state", "value", *RECORDED, "started", "ended", *params]
     return pd.DataFrame(rows, columns=columns).set_index("number")
@@ -51,41 +52,40 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _trial_row(trial: FrozenTrial) -> dict[str, object]:
+def _trial_row(trial: FrozenTrial, maximize: bool) -> dict[str, object]:
     return {
         "number": trial.number,
         "state": DIVERGED if has_diverged(trial) else STATES[trial.state],
         "value": trial.value,
-        **asdict(TrialRecord.of(trial)),
+        **asdict(TrialRecord.of(trial, maximize=maximize)),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
         **{f"params.{name}": value for name, value in trial.params.items()},
     }
 
 
-def best_frame(trials: pd.DataFrame, count: int = BEST_TRIALS) -> pd.DataFrame:
+def best_frame(trials: pd.DataFrame, measure: Measure, count: int = BEST_TRIALS) -> pd.DataFrame:
     """Return the `count` best complete trials, the earliest of equals first."""
     complete = trials[trials["state"] == "complete"]
-    return complete.sort_values("value", ascending=False, kind="stable").head(count)
+    return complete.sort_values("value", ascending=not measure.maximize, kind="stable").head(count)
 
 
 def history_frame(stored: StoredStudy) -> pd.DataFrame:
-    """Return one row per reported interval: trial number, interval, validation accuracy (from the database).
+    """Return one row per reported interval: trial number, interval, validation measure (from the database).
 
-    The other columns of the trials' `history.csv` (epoch, step, losses, training accuracy, learning rate, seconds) are
-    joined to it, and missing if a file is missing.
+    The other columns of the trials' `history.csv` (epoch, step, losses, training measure, further measures, learning
+    rate, seconds) are joined to it, and missing if a file is missing.
     """
+    column = f"validation_{stored.measure.column}"
     trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [
-        (trial.number, interval, accuracy)
+        (trial.number, interval, value)
         for trial in trials
-        for interval, accuracy in sorted(trial.intermediate_values.items())
+        for interval, value in sorted(trial.intermediate_values.items())
     ]
-    reports = pd.DataFrame(rows, columns=["number", "interval", "validation_accuracy"])
+    reports = pd.DataFrame(rows, columns=["number", "interval", column])
     rest = _history_files({trial.number: stored.trial_folder(trial.number) for trial in trials})
-    return reports.merge(
-        rest.drop(columns="validation_accuracy", errors="ignore"), on=["number", "interval"], how="left"
-    )
+    return reports.merge(rest.drop(columns=column, errors="ignore"), on=["number", "interval"], how="left")
 
 
 def _history_files(folders: Mapping[int, Path]) -> pd.DataFrame:

@@ -100,10 +100,10 @@ def epochs_of(study: Study) -> list[int]:
     return sorted(epochs)
 
 
-def trained(stored: StoredStudy) -> tuple[int, float]:
-    """Return the number of intervals that the trials of a study have trained, and their best validation accuracy."""
+def trained(stored: StoredStudy) -> tuple[int, float | None]:
+    """Return the number of intervals that the trials of a study have trained, and the best value reported."""
     trials = stored.optuna_study().get_trials(deepcopy=False)
-    best = max((accuracy for trial in trials for accuracy in trial.intermediate_values.values()), default=0.0)
+    best = stored.measure.best(value for trial in trials for value in trial.intermediate_values.values())
     return sum(map(trained_intervals, trials)), best
 
 
@@ -137,12 +137,12 @@ def train_pair(
     comparison: Comparison,
     data: Dataset,
     *,
-    reported: Callable[[float], None] = lambda accuracy: None,
+    reported: Callable[[float], None] = lambda value: None,
     message: Callable[[str], None] = lambda text: None,
 ) -> Finished:
     """Train a pair, continuing an earlier run, until the budget or its grid is used up.
 
-    `reported` is called with the validation accuracy after each interval, `message` with messages for the user.
+    `reported` is called with the validation measure after each interval, `message` with messages for the user.
     """
     study_file, budget = comparison.study_file, comparison.budget
     strategy = Strategy.parse(pair.strategy)
@@ -198,7 +198,7 @@ class _Observer(Observer):
     def reported(self, number: int, report: IntervalReport) -> None:
         if report.interval > self._known:
             self._known = report.interval
-            self._reported(report.validation_accuracy)
+            self._reported(report.value)
 
     def ended(self, number: int, state: TrialState, outcome: Outcome) -> None:
         self.store_seconds()

@@ -19,6 +19,7 @@ from torch import nn
 
 from hpsearch import optim
 from hpsearch.datasets import Dataset, fingerprint
+from hpsearch.measure import ACCURACY, Measure
 from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
 
@@ -51,6 +52,9 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         "interval": str(study.interval),
         "early stopping": str(study.early_stopping),
     }
+    # Earlier versions had no other measure.
+    if study.measure != ACCURACY:
+        training["measure"] = _measure(study.measure)
     for part in PARTS:
         if part in NUMBERS:
             if built[part] != NUMBERS[part]:
@@ -65,7 +69,7 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         "training": training,
         "code": _code(study),
         "data": fingerprint(data) if data else {},
-        "direction": "maximize",
+        "direction": "maximize" if study.measure.maximize else "minimize",
         "seed": seed,
     }
 
@@ -88,6 +92,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
             change = "is new" if old is None else "is gone" if new is None else f"was {old}, is now {new}"
             changes.append(f"{prefix}{key} {change}")
     return changes
+
+
+def _measure(measure: Measure) -> str:
+    if measure.function is None:
+        return f"{measure} ({_digest([_text(measure.metric)])})" if measure.metric is not None else str(measure)
+    own = not measure.function.__module__.startswith("hpsearch.") if inspect.isfunction(measure.function) else False
+    return f"{measure} ({_digest([_text(measure.function)])})" if own else str(measure)
 
 
 def _digest(texts: list[str]) -> str:

@@ -25,20 +25,21 @@ from hpsearch.study import Study
 def make_objective(
     study: Study, data: Dataset, folder: str | Path, *, seed: int = 0, device: str = "cpu"
 ) -> Callable[[optuna.Trial], float]:
-    """Return a function of an Optuna trial that trains it and returns its best validation accuracy.
+    """Return a function of an Optuna trial that trains it and returns the best value of the study's measure.
 
-    It reports the validation accuracy of each interval, raises `optuna.TrialPruned` if Optuna prunes the trial, and
-    writes best weights and history to `folder/<trial number>`, replacing files of another study. For a trial that
-    diverges, it returns 0, the worst accuracy. The function raises UsageError for a study that minimises or has several
-    objectives, and HpsearchError with the traceback if training fails.
+    It reports the measure of the validation examples after each interval, raises `optuna.TrialPruned` if Optuna prunes
+    the trial, and writes best weights and history to `folder/<trial number>`, replacing files of another study. For a
+    trial that diverges, it returns the worst value. The function raises UsageError for an Optuna study of another
+    direction or with several objectives, and HpsearchError with the traceback if training fails.
     """
     folder = Path(folder)
 
     def objective(trial: optuna.Trial) -> float:
-        if trial.study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+        direction = "maximize" if study.measure.maximize else "minimize"
+        if trial.study.directions != [optuna.study.StudyDirection[direction.upper()]]:
             raise UsageError(
-                f"study {trial.study.study_name}: the objective is an accuracy: create the study with "
-                f'direction="maximize"'
+                f"study {trial.study.study_name}: the objective is {study.measure.name}: create the study with "
+                f'direction="{direction}"'
             )
         space = TrialSpace(trial)
         study.trace(space)
@@ -62,7 +63,7 @@ def make_objective(
         remove_resume_points(task.folder)
         if outcome.reason == "pruned":
             raise optuna.TrialPruned(outcome.reason)
-        value = final_value(outcome, {})
+        value = final_value(outcome, {}, study.measure.worst)
         assert value is not None
         return value
 
@@ -73,7 +74,7 @@ def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:
     while True:
         for event in executor.events(0.0):
             if isinstance(event, Reported):
-                trial.report(event.report.validation_accuracy, event.report.interval)
+                trial.report(event.report.value, event.report.interval)
                 executor.reply(trial.number, "prune" if trial.should_prune() else "continue")
             elif isinstance(event, Ended):
                 return event.outcome

@@ -15,9 +15,11 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from hpsearch.errors import UsageError
+from hpsearch.measure import Measure
 from hpsearch.search.database import mask_passwords
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
+from hpsearch.search.study_attrs import measure_from
 from hpsearch.search.trial_record import DIVERGED
 
 _REASON = models.TrialUserAttributeModel
@@ -39,6 +41,11 @@ class Overview:
     counts: dict[TrialState, int]
     diverged: int
     best: FrozenTrial | None
+
+    @property
+    def measure(self) -> Measure:
+        """Name, direction and bounds of what the study optimises: of its first objective, if it has several."""
+        return measure_from(self.attrs, maximize=self.directions[0] == StudyDirection.MAXIMIZE)
 
     @property
     def one_objective(self) -> bool:

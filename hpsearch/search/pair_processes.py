@@ -63,11 +63,11 @@ class Watcher(Protocol):
     def pair_started(self, pair: Pair) -> None:
         """The process of a pair was started."""
 
-    def pair_reported(self, pair: Pair, accuracy: float) -> None:
-        """A pair trained another interval."""
+    def pair_reported(self, pair: Pair, value: float) -> None:
+        """A pair trained another interval; `value` is the measure after it."""
 
-    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float) -> None:
-        """A pair ended without an error; `intervals` and `best`, the best accuracy, are those of all its runs."""
+    def pair_ended(self, pair: Pair, end: End, intervals: int, best: float | None) -> None:
+        """A pair ended without an error; `intervals` and `best`, the best value, are those of all its runs."""
 
     def pair_failed(self, pair: Pair, error: str) -> None:
         """A pair ended with an error, or its process died."""
@@ -170,7 +170,7 @@ def _main(connection: Connection, pair: Pair, job: Job) -> None:
             pair,
             comparison,
             data,
-            reported=lambda accuracy: _send(connection, "pair_reported", accuracy),
+            reported=lambda value: _send(connection, "pair_reported", value),
             message=lambda text: _send(connection, "message", f"{pair.name}: {text}"),
         )
         _send(connection, "pair_ended", finished.end, *trained(finished.stored))

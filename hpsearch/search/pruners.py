@@ -107,7 +107,7 @@ def _hyperband(
 def _resources(intervals: int, least: int | None, most: int | None) -> tuple[int, int]:
     """Return Hyperband's smallest and largest resource, by default a tenth of a trial's intervals, and all of them.
 
-    Earlier accuracies predict the final one poorly, especially if the schedule first increases the step size.
+    Earlier values predict the final one poorly, especially if the schedule first increases the step size.
     """
     most = most or intervals
     return least or max(1, most // 10), most
@@ -131,7 +131,7 @@ def _threshold(
     interval_steps: Positive = 1,
 ) -> BasePruner:
     if lower is None and upper is None:
-        raise ValueError("give an accuracy below which to prune: threshold:lower=0.5,n_warmup_steps=3")
+        raise ValueError("give a value below or above which to prune: threshold:lower=0.5,n_warmup_steps=3")
     return optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps, interval_steps)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hpsearch.baseline import Baseline, baseline_of
 from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import remove_resume_points, resume_points, trial_folder
+from hpsearch.measure import Measure
 from hpsearch.provenance import machine, versions_line
 from hpsearch.search.database import mask_passwords
 from hpsearch.search.fingerprint import describe_study, differences
@@ -27,7 +28,16 @@ from hpsearch.search.owner import Owner
 from hpsearch.search.pruners import parse_pruner, same_pruner
 from hpsearch.search.storage import FINISHED, Storage
 from hpsearch.search.strategy import Strategy
-from hpsearch.search.study_attrs import BASELINE, FINGERPRINT, NOTE, RUNS, STUDY_ID
+from hpsearch.search.study_attrs import (
+    BASELINE,
+    FINGERPRINT,
+    MEASURE,
+    NOTE,
+    RUNS,
+    STUDY_ID,
+    measure_attr,
+    measure_from,
+)
 from hpsearch.search.trial_record import ranked
 from hpsearch.study import StudyFile
 
@@ -52,16 +62,22 @@ class StoredStudy:
         return optuna.load_study(study_name=self.name, storage=self._cached, sampler=sampler, pruner=pruner)
 
     def best_trial(self) -> FrozenTrial | None:
-        """Return the complete trial with the highest value, the earliest of equal ones, or None if there is none.
+        """Return the complete trial with the best value, the earliest of equal ones, or None if there is none.
 
         A trial that diverged is complete, with the worst value, but it is never returned.
         """
-        return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False))), None)
+        return next(iter(ranked(self.optuna_study().get_trials(deepcopy=False), self.measure)), None)
 
     def baseline(self) -> Baseline | None:
-        """Return the baseline, the accuracy of a constant prediction, or None if it is not stored."""
+        """Return the baseline, or None if it is not stored."""
         attrs = self.user_attrs().get(BASELINE)
-        return None if attrs is None else Baseline(**attrs)
+        return None if attrs is None else Baseline.from_dict(attrs)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """Name, direction and bounds of what the study optimises: of its first objective, if it has several."""
+        directions = self.storage.get_study_directions(self.study_id)
+        return measure_from(self.user_attrs(), maximize=directions[0] == StudyDirection.MAXIMIZE)
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial's files."""
@@ -142,22 +158,27 @@ def open_for_run(
     check_name(name)
     storage = Storage(url, Owner.this_process())
     existing = {study.study_name: study for study in storage.get_all_studies()}
+    measure = study_file.study.measure
+    direction = StudyDirection.MAXIMIZE if measure.maximize else StudyDirection.MINIMIZE
     if fresh:
         name = next(candidate for candidate in numbered(name) if candidate not in existing)
     if name not in existing:
         # Another supervisor may create it first.
         with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
-            created = storage.create_new_study([StudyDirection.MAXIMIZE], name)
-            storage.set_study_system_attr(created, METRIC_NAMES, ["validation accuracy"])
-    elif existing[name].directions != [StudyDirection.MAXIMIZE]:
-        raise UsageError(f"study {name} in {mask_passwords(url)} does not maximise its objective: give another --name")
+            created = storage.create_new_study([direction], name)
+            storage.set_study_system_attr(created, METRIC_NAMES, [measure.label])
+    elif existing[name].directions != [direction]:
+        raise UsageError(
+            f"study {name} in {mask_passwords(url)} does not {direction.name.lower()} its objective, as the measure "
+            f"{measure.name} needs: give another --name, or start a new study with --fresh"
+        )
     study_id = storage.get_study_id_from_name(name)
     now = describe_study(study_file, data, study_file.study.seed if seed is None else seed)
-    attrs: dict[str, Any] = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now}
+    attrs: dict[str, Any] = {STUDY_ID: uuid.uuid4().hex, FINGERPRINT: now, MEASURE: measure_attr(measure)}
     if data.note:
         attrs[NOTE] = data.note
-    if (baseline := baseline_of(data)) is not None:
-        attrs[BASELINE] = asdict(baseline)
+    if (baseline := baseline_of(data, measure)) is not None:
+        attrs[BASELINE] = baseline.as_dict()
     if STUDY_ID not in storage.get_study_user_attrs(study_id) and storage.counts(study_id):
         raise UsageError(
             f"study {name} in {mask_passwords(url)} was made by another tool: give another --name or --storage"

@@ -295,7 +295,7 @@ class Supervisor:
         if report.interval > held.last_interval:
             held.last_interval = report.interval
             self._intervals += 1
-            self._outbox.append(_Report(held, report.interval, report.validation_accuracy))
+            self._outbox.append(_Report(held, report.interval, report.value))
 
         def decide() -> None:
             # `Trial.should_prune` would use only the reports made through the trial object.
@@ -380,7 +380,8 @@ class Supervisor:
     def _write_end(self, held: _Held, outcome: Outcome) -> None:
         study = held.trial.study
         frozen = study._storage.get_trial(held.trial_id)
-        state, value = final_state(outcome), final_value(outcome, frozen.intermediate_values)
+        worst = self._study.measure.worst
+        state, value = final_state(outcome), final_value(outcome, frozen.intermediate_values, worst)
         if frozen.state == TrialState.RUNNING:
             self._sampler.after_trial(study, frozen, state, None if value is None else [value])
         ours = self._storage.finish(self._stored.study_id, held.trial_id, state, value, attrs_of(outcome))
@@ -398,7 +399,7 @@ class Supervisor:
         The list of trials may be outdated: finished trials do not change, and the rank of a trial can only fall.
         """
         trials = self._stored.optuna_study().get_trials(deepcopy=False, states=FINISHED)
-        kept = {trial.number for trial in ranked(trials)[:count]}
+        kept = {trial.number for trial in ranked(trials, self._study.measure)[:count]}
         for trial in trials:
             if trial.number not in kept:
                 (self._stored.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.measure import Measure
+
 if TYPE_CHECKING:
     from hpsearch.executors import Outcome
 
 # A trial that diverges is complete, with the worst value, because some samplers learn only from complete trials.
-WORST_VALUE = 0.0
 DIVERGED = "diverged"
 STATES = {
     "target": TrialState.COMPLETE,
@@ -32,7 +33,8 @@ RETRIES = "retries"
 class TrialRecord:
     """The user attributes of a trial; those that are unknown are None.
 
-    `best_value` is the best validation accuracy, reached at interval `best_interval`; `seconds` is the training time.
+    `best_value` is the best value of the study's measure, reached at interval `best_interval`; `seconds` is the time
+    of training.
     """
 
     best_value: float | None = None
@@ -45,17 +47,16 @@ class TrialRecord:
     error: str | None = None
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> "TrialRecord":
-        """Return the record of a trial.
+    def of(cls, trial: FrozenTrial, *, maximize: bool) -> "TrialRecord":
+        """Return the record of a trial of a study with this direction.
 
-        If another tool finished the trial, the record is derived from its value, its reports (the higher the better)
-        and its times.
+        If another tool finished the trial, the record is derived from its value, its reports and its times.
         """
         attrs: dict[str, Any] = {
             name: value for name, value in trial.user_attrs.items() if isinstance(value, _TYPES.get(name, ()))
         }
         if trial.state.is_finished() and "intervals" not in attrs:
-            attrs = _of_another_tool(trial) | attrs
+            attrs = _of_another_tool(trial, maximize) | attrs
         return cls(**attrs)
 
 
@@ -73,9 +74,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 RECORDED = tuple(field.name for field in fields(TrialRecord))
 
 
-def _of_another_tool(trial: FrozenTrial) -> dict[str, Any]:
+def _of_another_tool(trial: FrozenTrial, maximize: bool) -> dict[str, Any]:
     reports = {step: value for step, value in trial.intermediate_values.items() if value == value}
-    best = max(reports, key=lambda step: (reports[step], -step), default=None)
+    best = min(reports, key=lambda step: (-reports[step] if maximize else reports[step], step), default=None)
     value = trial.values[0] if trial.state == TrialState.COMPLETE and len(trial.values) == 1 else None
     return {
         "best_value": reports.get(best) if value is None and best is not None else value,
@@ -99,10 +100,10 @@ def final_state(outcome: "Outcome") -> TrialState:
     return STATES[outcome.reason]
 
 
-def final_value(outcome: "Outcome", reports: Mapping[int, float]) -> float | None:
-    """Return the value of a trial with this outcome, or None if it has none."""
+def final_value(outcome: "Outcome", reports: Mapping[int, float], worst: float) -> float | None:
+    """Return the value of a trial with this outcome, or None if it has none; `worst` is the measure's worst value."""
     if outcome.reason == DIVERGED:
-        return WORST_VALUE
+        return worst
     if outcome.reason == "pruned":
         # As in Optuna, the value of a pruned trial is its last report.
         return reports[max(reports)] if reports else None
@@ -114,10 +115,10 @@ def has_diverged(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("reason") == DIVERGED)
 
 
-def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the complete trials that did not diverge, the highest value first, equal ones by number."""
+def ranked(trials: Iterable[FrozenTrial], measure: Measure) -> list[FrozenTrial]:
+    """Return the complete trials that did not diverge, the best value first, equal ones by number."""
     complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and not has_diverged(trial))
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    return sorted(complete, key=lambda trial: (measure.key(trial.value or 0.0), trial.number))
 
 
 def trained_intervals(trial: FrozenTrial) -> int:

@@ -58,10 +58,8 @@ class MadeUp:
             interval=interval,
             epoch=float(interval),
             step=interval,
-            train_loss=1 - accuracy,
-            train_accuracy=accuracy,
-            validation_loss=1 - accuracy,
-            validation_accuracy=accuracy,
+            train={"loss": 1 - accuracy, "accuracy": accuracy},
+            validation={"loss": 1 - accuracy, "accuracy": accuracy},
             learning_rate=0.1,
             seconds=0.01,
         )
