@@ -95,6 +95,7 @@ __all__ = [
     "EarlyStopping",
     "HpsearchError",
     "LeNet",
+    "Measure",
     "NormalizedGradient",
     "OneCycle",
     "Perceptron",

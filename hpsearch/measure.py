@@ -94,8 +94,8 @@ class Measure:
         return min((value for value in values if value == value), key=self.key, default=None)
 
     def format(self, value: float) -> str:
-        """Return a value as a text: with four decimals if it is at most 1, else with five significant digits."""
-        return f"{value:.4f}" if self.high <= 1 else f"{value:.5g}"
+        """Return a value as a text: with four decimals, or five significant digits if it may be very small or large."""
+        return f"{value:.4f}" if self.high <= 1 or 0.1 <= abs(value) < 1000 else f"{value:.5g}"
 
     def __str__(self) -> str:
         return f"{self.name}, {'maximised' if self.maximize else 'minimised'}"

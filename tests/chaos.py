@@ -622,7 +622,7 @@ def _wrong_files(trial: FrozenTrial, folder: Path) -> Iterator[str]:
     study, data = _definition()
     model = study.replay(trial.params).model
     model.load_state_dict(best["model"])
-    _, accuracy = evaluate(model, torch.nn.functional.cross_entropy, data.validation)
+    accuracy = evaluate(model, torch.nn.functional.cross_entropy, data.validation)["accuracy"]
     if not accuracy == best["validation_accuracy"] == trial.user_attrs.get("best_value"):
         yield (
             f"trial {trial.number}: {BEST_WEIGHTS} gives {accuracy}, says {best['validation_accuracy']}, "

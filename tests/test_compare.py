@@ -404,6 +404,6 @@ def test_a_changed_study_file_is_pointed_out(
 
 def test_a_curve_that_ends_early_keeps_its_best() -> None:
     epochs = pd.DataFrame(
-        {"strategy": ["a"] * 2, "repeat": [1, 1], "epochs": [1, 2], "accuracy": [0.5, 0.75], "best": [0.5, 0.75]}
+        {"strategy": ["a"] * 2, "repeat": [1, 1], "epochs": [1, 2], "value": [0.5, 0.75], "best": [0.5, 0.75]}
     )
     assert list(compare.best_so_far(epochs, 4)[("a", 1)]) == [0.5, 0.75, 0.75, 0.75]

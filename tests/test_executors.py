@@ -97,7 +97,7 @@ def drive(
 
 
 def reports(events: list[Event]) -> list[dict[str, Any]]:
-    rows = [event.report.as_dict() for event in events if isinstance(event, Reported)]
+    rows = [event.report.as_row() for event in events if isinstance(event, Reported)]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
@@ -346,7 +346,7 @@ def test_the_average_of_the_weights_is_kept_as_the_best(tmp_path: Path, interrup
     assert checkpoint.digest(best) == kept[outcome.best_interval]
     model = study.replay(PARAMS).model
     model.load_state_dict(best)
-    assert evaluate(model, CrossEntropy(), data.validation)[1] == outcome.best_value
+    assert evaluate(model, CrossEntropy(), data.validation)["accuracy"] == outcome.best_value
 
 
 def test_params_that_do_not_fit_fail_the_trial(make: Make, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_from_check_to_retrain(name: str, tmp_path: Path, capsys: pytest.Capture
     assert list(results.trials["state"]) == ["complete", "complete"]
     if name != "augmented":
         # The weights are those that were evaluated.
-        _, accuracy = evaluate(results.model(results.best), net.loss(), results.data.validation)
+        accuracy = evaluate(results.model(results.best), net.loss(), results.data.validation)["accuracy"]
         assert accuracy == results.trials["value"].max()
     assert_resumes(tmp_path)
     assert hpsearch_here(tmp_path, "export", "--study", STUDY, "--out", str(tmp_path / "best")) == 0

@@ -34,10 +34,8 @@ def report(interval: int, accuracy: float) -> IntervalReport:
         interval=interval,
         epoch=float(interval),
         step=interval,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        validation_loss=1.0,
-        validation_accuracy=accuracy,
+        train={"loss": 1.0, "accuracy": 0.5},
+        validation={"loss": 1.0, "accuracy": accuracy},
         learning_rate=0.1,
         seconds=1.0,
     )

@@ -103,7 +103,7 @@ def test_the_best_trials_are_those_of_the_database(reported: Path) -> None:
         "ORDER BY value DESC, number LIMIT 10"
     )
     results = open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{reported}/hpsearch.db")
-    assert list(best_frame(results.trials)["value"].items()) == rows(reported, query)
+    assert list(best_frame(results.trials, results.measure)["value"].items()) == rows(reported, query)
     page = (reported / "reports/tiny/summary.md").read_text()
     for number, value in rows(reported, query):
         assert f"| {number} | {value:.4f} |" in page
@@ -147,7 +147,7 @@ def test_a_study_of_any_kind_has_a_report(tmp_path: Path, reasons: list[str | No
 def test_crowded_plots_show_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_plots, "MOST_CURVES", 20)
     stored = make_study(tmp_path, ["budget", "pruned"] * 30)
-    sample = report_plots._sample(trials_frame(stored))
+    sample = report_plots._sample(trials_frame(stored), stored.measure)
     assert len(sample) <= 20
     assert open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{tmp_path}/hpsearch.db").best in sample
     assert hpsearch_here(tmp_path, "report", "--study", "tiny") == 0

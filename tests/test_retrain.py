@@ -13,17 +13,19 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from hpsearch import Dataset, HpsearchError, LeNet, Split, Study, UsageError, checkpoint
+from hpsearch import SGD, CrossEntropy, Dataset, HpsearchError, LeNet, Recipe, Split, Study, UsageError, checkpoint
 from hpsearch.executors import InlineExecutor
+from hpsearch.meters import class_numbers
 from hpsearch.results.configurations import Configuration, _digest, read_configuration
 from hpsearch.results.model_card import export_program
 from hpsearch.results.retrain import (
+    Evaluation,
+    all_outputs,
     candidates_frame,
     confirm,
     evaluate_once,
     joined,
     luck,
-    predictions,
     train_final_model,
 )
 from hpsearch.seeding import derive_seed
@@ -92,7 +94,7 @@ def test_a_confirmation_is_the_training_loop_under_new_seeds(
     candidate = 1 if winner == read_configuration(retrained / "best/tiny-1.json") else 2
     row = confirmed[(confirmed["candidate"] == candidate) & (confirmed["seed"] == 2)].iloc[0]
     run = Run(study, winner.params, data, seed=derive_seed(winner.trial_seed, "confirm", 2))
-    accuracies = [report.validation_accuracy for report in train(run)]
+    accuracies = [report.value for report in train(run)]
     assert row["value"] == max(accuracies)
     assert row["best_interval"] == accuracies.index(max(accuracies)) + 1
     assert row["intervals"] == 3
@@ -141,7 +143,7 @@ def test_the_average_of_the_weights_is_what_is_tested_and_kept(tmp_path: Path) -
     saved = checkpoint.load(tmp_path / "reports/tiny/retrain/model.pt")["model"]
     assert checkpoint.digest(saved) == checkpoint.digest(run.evaluated.state_dict())
     assert checkpoint.digest(saved) != checkpoint.digest(run.model.state_dict())
-    assert result(tmp_path)["test_correct"] == evaluate_once(run.evaluated, data).correct
+    assert result(tmp_path)["test_correct"] == evaluate_once(study, run.evaluated, run.loss, data).correct
     program = torch.export.load(tmp_path / "reports/tiny/retrain/model.pt2").module()
     assert isinstance(data.test, Split)
     torch.testing.assert_close(program(data.test.inputs), run.evaluated.eval()(data.test.inputs))
@@ -163,7 +165,7 @@ def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
     )
     assert seen == [(1, 2), (2, 2)]
     plain = Run(study, {"lr": 0.1}, joined(few_digits), seed=winner.trial_seed)
-    losses = [report.train_loss for _, report in zip(range(2), train(plain), strict=False)]
+    losses = [report.train["loss"] for _, report in zip(range(2), train(plain), strict=False)]
     assert len(losses) == 2
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, run.model.state_dict()[name])
@@ -387,9 +389,16 @@ def test_two_classes_with_one_output_are_split_at_zero() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
     assert data.test is not None
-    predicted, truth = predictions(model, data.test)
+    predicted, truth = class_numbers(*all_outputs(model, data.test))
     assert (predicted.tolist(), truth.tolist()) == ([0, 1, 1, 0], [0, 1, 1, 1])
-    assert evaluate_once(model, data).confusion.to_numpy().tolist() == [[1, 0], [1, 2]]
+    confusion = evaluated(model, data).confusion
+    assert confusion is not None
+    assert confusion.to_numpy().tolist() == [[1, 0], [1, 2]]
+
+
+def evaluated(model: torch.nn.Module, data: Dataset) -> Evaluation:
+    study = Study(recipe=lambda space: Recipe(model=model, optimizer=SGD(lr=0.1)), dataset=lambda: data)
+    return evaluate_once(study, model, CrossEntropy(), data)
 
 
 def test_a_torch_dataset_is_joined_and_tested_as_tensors_are(data: Dataset) -> None:
@@ -398,7 +407,7 @@ def test_a_torch_dataset_is_joined_and_tested_as_tensors_are(data: Dataset) -> N
     other = Dataset(train=lazy[0], validation=lazy[1], test=lazy[2], classes=data.classes)
     assert len(joined(other).train) == len(joined(data).train) == 1437  # type: ignore[arg-type]
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    assert evaluate_once(model, other).correct == evaluate_once(model, data).correct
+    assert evaluated(model, other).correct == evaluated(model, data).correct
 
 
 BRANCHING = '''"""A model that torch.export cannot follow."""

@@ -14,8 +14,8 @@ from optuna.trial import Trial
 from scipy.stats import qmc
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Study, UsageError
+from hpsearch.measure import ACCURACY
 from hpsearch.search.samplers import SAMPLERS, _seed32, fixed_points, make_sampler, parse_sampler
-from hpsearch.search.trial_record import WORST_VALUE
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.study import load_study
 from support import STUDIES
@@ -156,7 +156,7 @@ def diverged_of_the_last_30(sampler: str, seed: int) -> int:
         trial.report(value / 2, 1)
         if x > 2:
             trial.set_user_attr("reason", "diverged")
-            made.tell(trial, WORST_VALUE)
+            made.tell(trial, ACCURACY.worst)
         elif number % 4:
             made.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from hpsearch import EarlyStopping, UsageError
+from hpsearch.measure import ACCURACY
 from hpsearch.stopping import Stopper
 
 
@@ -89,7 +90,7 @@ def test_a_restored_stopper_goes_on_as_the_uninterrupted_one(interrupted_after: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target": 0.0}, r"target is an accuracy in \(0, 1\], got 0\.0"),
+        ({"target": 0.0}, r"target is a value of accuracy in \(0, 1\], got 0\.0"),
         ({"target": 99}, "target .* got 99"),
         ({"target": float("nan")}, "target .* got nan"),
         ({"patience": 0}, "patience .* at least 1, got 0"),
@@ -98,4 +99,4 @@ def test_a_restored_stopper_goes_on_as_the_uninterrupted_one(interrupted_after: 
 )
 def test_a_wrong_rule_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        EarlyStopping(**settings)
+        EarlyStopping(**settings).check(ACCURACY)

@@ -1,7 +1,7 @@
 import math
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ from hpsearch import (
     digits,
     points,
 )
+from hpsearch.meters import class_numbers
 from hpsearch.search.pruners import intervals_of
 from hpsearch.seeding import derive_seed
-from hpsearch.training import IntervalReport, Run, class_numbers, evaluate, load_weights, train
+from hpsearch.training import IntervalReport, Run, evaluate, load_weights, train
 
 SEED = 7
 PARAMS = {"lr": 0.05}
@@ -167,17 +168,15 @@ class TestAgainstABareLoop:
         for report, indices in zip(reports, seen, strict=True):
             outputs = model(inputs[indices])
             loss = nn.functional.cross_entropy(outputs, targets[indices]).item()
-            assert report.train_loss == pytest.approx(loss, rel=1e-2)
+            assert report.train["loss"] == pytest.approx(loss, rel=1e-2)
             correct = (outputs.argmax(1) == targets[indices]).sum().item()
-            assert report.train_accuracy == pytest.approx(correct / len(indices), abs=2.5 / len(indices))
-        assert [reports[-1].validation_loss, reports[-1].validation_accuracy] == list(
-            evaluate(run.model, CrossEntropy(), few_digits.validation)
-        )
+            assert report.train["accuracy"] == pytest.approx(correct / len(indices), abs=2.5 / len(indices))
+        assert reports[-1].validation == evaluate(run.model, CrossEntropy(), few_digits.validation)
 
     def test_it_learns(self, digits8: Dataset, tiny_study: BuildStudy) -> None:
         study = tiny_study(optimizer=Adam, epochs=5)
         report = list(train(start(study, digits8, {"lr": 0.02})))[-1]
-        assert report.validation_accuracy > 0.8
+        assert report.validation["accuracy"] > 0.8
 
 
 class TestPerceptronRule:
@@ -201,7 +200,7 @@ class TestPerceptronRule:
         w, bias = [0.0, 0.0], 0.0
         accuracies = []
         for epoch, report in enumerate(train(run)):
-            accuracies.append(report.validation_accuracy)
+            accuracies.append(report.validation["accuracy"])
             for index in order_of(epoch, 8).tolist():
                 (x, y), wanted = inputs[index], 1 if targets[index] else -1
                 said = 1 if w[0] * x + w[1] * y + bias > 0 else -1
@@ -489,7 +488,7 @@ class TestEvaluate:
         """On 1,077 examples, so three batches, the last one short."""
         torch.manual_seed(0)
         model = MLP(inputs=64, dropout=0.5)
-        found_loss, found_accuracy = evaluate(model, loss, digits8.train)
+        found_loss, found_accuracy = evaluate(model, loss, digits8.train).values()
         inputs, targets = digits8.train  # type: ignore[misc]
         outputs = model.eval()(inputs)
         assert found_loss == pytest.approx(loss(outputs, targets).item(), rel=1e-5)
@@ -512,7 +511,7 @@ class TestEvaluate:
     def test_training_goes_on_in_training_mode(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
         """Otherwise dropout would act in the first interval only, and the same would come out without it."""
         with_dropout, without = (
-            list(train(start(tiny_study(dropout=dropout, epochs=2), few_digits, {"lr": 1e-4})))[1].train_loss
+            list(train(start(tiny_study(dropout=dropout, epochs=2), few_digits, {"lr": 1e-4})))[1].train["loss"]
             for dropout in (0.9, 0.0)
         )
         assert with_dropout != pytest.approx(without, rel=1e-3)
@@ -584,14 +583,14 @@ class TestEvaluate:
         squares = sum(
             (value - (1 if target else -1)) ** 2 for value, target in zip(values, targets.tolist(), strict=True)
         )
-        loss, accuracy = evaluate(net, MSE(), split)
+        loss, accuracy = evaluate(net, MSE(), split).values()
         assert accuracy == right / 8
         assert loss == pytest.approx(squares / 8, rel=1e-5)
 
     def test_accuracy_over_places_is_a_share_of_all_places(self) -> None:
         split = Split(torch.randn(4, 3, 5, 5), torch.randint(0, 2, (4, 5, 5)))
         model = nn.Conv2d(3, 2, 1)
-        loss, accuracy = evaluate(model, CrossEntropy(), split)
+        loss, accuracy = evaluate(model, CrossEntropy(), split).values()
         outputs = model(split.inputs)
         right = (outputs[:, 1] > outputs[:, 0]).eq(split.targets == 1)
         assert accuracy == sum(right.flatten().tolist()) / 100
@@ -684,7 +683,7 @@ class TestUpdates:
         assert [run.total_updates for run in runs] == [24, 24]
         assert [report.step for report in small] == [30, 60, 90]
         for report, other in zip(small, large, strict=True):
-            assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+            assert report.train["loss"] == pytest.approx(other.train["loss"], rel=1e-4)
             assert report.learning_rate == pytest.approx(other.learning_rate, rel=1e-9)
         for models in ([run.model for run in runs], [run.evaluated for run in runs]):
             torch.testing.assert_close(*map(weights, models), rtol=1e-3, atol=1e-5)
@@ -711,9 +710,9 @@ class TestUpdates:
         plain = start(self.study(few_digits, accumulate=accumulate), few_digits)
         plain_reports = list(train(plain))
         assert torch.equal(weights(run.model), weights(plain.model))
-        assert [report.train_loss for report in reports] == [report.train_loss for report in plain_reports]
+        assert [report.train["loss"] for report in reports] == [report.train["loss"] for report in plain_reports]
         assert plain.evaluated is plain.model
-        found = reports[-1].validation_loss, reports[-1].validation_accuracy
+        found = reports[-1].validation
         assert found == evaluate(run.evaluated, run.loss, few_digits.validation)
         assert found != evaluate(run.model, run.loss, few_digits.validation)
 
@@ -882,7 +881,9 @@ class TestAugmentation:
     def test_differs_from_epoch_to_epoch_and_between_seeds(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
         data = replace(few_digits, train=Augmented(few_digits.train))
         losses = [
-            report.train_loss for seed in (1, 2) for report in train(start(tiny_study(), data, {"lr": 1e-4}, seed=seed))
+            report.train["loss"]
+            for seed in (1, 2)
+            for report in train(start(tiny_study(), data, {"lr": 1e-4}, seed=seed))
         ]
         assert len(set(losses)) == len(losses)
 
@@ -1055,15 +1056,12 @@ class TestDivergence:
             interval=1,
             epoch=1.0,
             step=1,
-            train_loss=train_loss,
-            train_accuracy=0.1,
-            validation_loss=validation_loss,
-            validation_accuracy=0.1,
+            train={"loss": train_loss, "accuracy": 0.1},
+            validation={"loss": validation_loss, "accuracy": 0.1},
             learning_rate=0.1,
             seconds=1.0,
         )
         assert report.diverged is diverged
-        assert report.as_dict() == asdict(report)
 
     def test_of_a_real_run(self, tiny_study: BuildStudy, few_digits: Dataset) -> None:
         def squares(space: Any) -> Recipe:

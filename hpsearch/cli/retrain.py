@@ -123,7 +123,7 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(job.study_file.study, run, job.data),
+        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data),
         program=program,
         command=as_typed(),
         device=job.device,

@@ -26,9 +26,7 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     console = make_console()
     stored = open_storage(storage)
     studies = overviews(stored, study)
-    table = plain_table(
-        "study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial"
-    )
+    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
     for one in studies:
         table.add_row(
             one.name,
@@ -81,9 +79,13 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
 
 
 def _best_value(study: "Overview") -> str:
+    from hpsearch.search.study_attrs import STUDY_ID
+
     if study.best is None or study.best.value is None:
         return "-"
-    return f"{study.measure.name} {study.measure.format(study.best.value)}"
+    value = study.measure.format(study.best.value)
+    # What another tool's values are is not known.
+    return value if STUDY_ID not in study.attrs else f"{study.measure.name} {value}"
 
 
 def _or_dash(value: object) -> str:

@@ -197,10 +197,11 @@ def conclusion(
         f"The {measure.best_word} mean best {measure.label} is {best['strategy']}'s, {spread}.",
     ]
     if count > 1:
+        beyond = "below" if measure.maximize else "above"
         others = f"{', '.join(near[1:])} {'is' if len(near) == 2 else 'are'}" if near[1:] else "No other is"
         text.append(
             f"{others} within one standard error of it (of the difference, paired by seed)"
-            + (f"; further off: {_behind(repeats, best['strategy'], rest, measure)}." if rest else ".")
+            + (f"; further {beyond}: {_behind(repeats, best['strategy'], rest, measure)}." if rest else ".")
         )
         text.append(_default_sentence(default, near, rest))
     else:

@@ -25,6 +25,7 @@ from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
 from hpsearch.measure import ACCURACY, LOSS, Measure
 from hpsearch.meters import class_numbers, make_meter, measure_of, predicted_numbers
+from hpsearch.optim import Loss
 from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
@@ -301,19 +302,30 @@ def answers_of(study: Study, data: Dataset) -> Answers:
     return "numbers" if targets is not None and targets.is_floating_point() and not data.classes else "other"
 
 
-def evaluate_once(study: Study, run: Run, data: Dataset) -> Evaluation:
-    """Evaluate a run's model on the test split. Raises UsageError if the data set has none."""
+def evaluate_once(study: Study, model: nn.Module, loss: Loss, data: Dataset) -> Evaluation:
+    """Evaluate a model on the test split. Raises UsageError if the data set has none."""
     if data.test is None:
         raise UsageError("the data set has no test split to evaluate on: return one from the dataset function")
     began = time.perf_counter()
-    outputs, targets = all_outputs(run.evaluated, data.test)
+    outputs, targets = all_outputs(model, data.test)
     seconds = (time.perf_counter() - began) / length(data.test) * 1000
     kind, measures = answers_of(study, data), list(study.measures)
     if kind == "classes" and ACCURACY not in measures:
         measures.append(ACCURACY)
     elif kind == "numbers":
         measures += [extra for extra in map(measure_of, ("MSE", "MAE", "R2")) if extra not in measures]
-    values = {measure.name: _value(measure, run, outputs, targets) for measure in measures}
+    device = next(model.parameters()).device
+
+    def value(measure: Measure, outputs: Tensor, targets: Tensor) -> float:
+        if measure == LOSS:
+            with torch.no_grad():
+                # On the device, where the loss's own tensors may be.
+                return float(loss(outputs.to(device), targets.to(device)))
+        meter = make_meter(measure, torch.device("cpu"))
+        meter.update(outputs, targets)
+        return meter.compute()
+
+    values = {measure.name: value(measure, outputs, targets) for measure in measures}
     found: dict[str, Any] = {}
     if kind == "classes":
         found = _of_classes(outputs, targets, data.classes)
@@ -323,9 +335,7 @@ def evaluate_once(study: Study, run: Run, data: Dataset) -> Evaluation:
         wilson = binomtest(found["correct"], found["count"]).proportion_ci(0.95, method="wilson")
         low, high = float(wilson.low), float(wilson.high)
     else:
-        low, high = _bootstrap(
-            lambda chosen: _value(study.measure, run, outputs[chosen], targets[chosen]), len(targets)
-        )
+        low, high = _bootstrap(lambda chosen: value(study.measure, outputs[chosen], targets[chosen]), len(targets))
     return Evaluation(
         examples=length(data.test), measure=study.measure, values=values, low=low, high=high, seconds=seconds, **found
     )
@@ -343,16 +353,6 @@ def all_outputs(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
             batches.append((model(inputs).cpu(), targets.cpu()))
     outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return outputs, targets
-
-
-def _value(measure: Measure, run: Run, outputs: Tensor, targets: Tensor) -> float:
-    if measure == LOSS:
-        with torch.no_grad():
-            # On the device, where the loss's own tensors may be.
-            return float(run.loss(outputs.to(run.device), targets.to(run.device)))
-    meter = make_meter(measure, torch.device("cpu"))
-    meter.update(outputs, targets)
-    return meter.compute()
 
 
 def _bootstrap(value: Callable[[Tensor], float], examples: int) -> tuple[float, float]:
