@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RMSprop,
         Warmup,
     )
+    from hpsearch.own_training import Training
     from hpsearch.space import Space
     from hpsearch.stopping import EarlyStopping
     from hpsearch.study import Recipe, Steps, Study
@@ -74,6 +75,7 @@ _HOME = {
         "RMSprop",
         "Warmup",
     ],
+    "hpsearch.own_training": ["Training"],
     "hpsearch.space": ["Space"],
     "hpsearch.stopping": ["EarlyStopping"],
     "hpsearch.study": ["Recipe", "Steps", "Study"],
@@ -106,6 +108,7 @@ __all__ = [
     "Split",
     "Steps",
     "Study",
+    "Training",
     "UsageError",
     "Warmup",
     "cifar10",

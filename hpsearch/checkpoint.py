@@ -143,12 +143,14 @@ def _update(hasher: "hashlib._Hash", value: Any) -> None:
         for item in value:
             _update(hasher, item)
         hasher.update(b"]")
+    elif isinstance(value, bytes):
+        hasher.update(f"{len(value)}:".encode() + value)
     else:
         hasher.update(json.dumps(value).encode() + b",")
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 digest, in hexadecimal, of a nested structure of tensors, dicts, lists and JSON scalars."""
+    """Return the SHA-256 digest, in hexadecimal, of nested tensors, dicts, lists, bytes and JSON scalars."""
     hasher = hashlib.sha256()
     _update(hasher, value)
     return hasher.hexdigest()
@@ -161,7 +163,7 @@ def save(
     previous: Path | None = None,
     guard: AbstractContextManager[None] | None = None,
 ) -> None:
-    """Write `state` (tensors, dicts, lists and JSON scalars) as a checkpoint; see `write_atomically`."""
+    """Write `state` (tensors, dicts, lists, bytes and JSON scalars) as a checkpoint; see `write_atomically`."""
     buffer = io.BytesIO()
     torch.save({**state, DIGEST: digest(state)}, buffer)
     write_atomically(path, buffer.getvalue(), previous=previous, guard=guard)

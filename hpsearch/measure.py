@@ -24,9 +24,9 @@ class Measure:
     - `metric`, an object with `update(outputs, targets)`, called with each batch, `compute()` and `reset()`, as those
       of torchmetrics.
 
-    `targets` says what the targets must be: class numbers, numbers, or anything. Raises UsageError for a name that is
-    empty or several lines, and unless exactly one of `function` and `metric` is given (`accuracy` and `loss`, which
-    the training loop adds up itself, have neither).
+    `accuracy` and `loss`, which the training loop adds up itself, and what a `Training` of your own returns have neither.
+    `targets` says what the targets must be: class numbers, numbers, or anything. Raises UsageError for fields that are
+    not valid.
     """
 
     name: str

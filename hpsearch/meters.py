@@ -34,10 +34,14 @@ class Meter(Protocol):
 
 
 def make_meter(measure: Measure, device: torch.device) -> Meter:
-    """Return a new meter of a measure other than the loss, on `device`."""
+    """Return a new meter of a measure other than the loss, on `device`. Raises UsageError if it has no function."""
     if measure.metric is not None:
         return _Streamed(measure, device)
-    return _Accuracy(device) if measure.function is None else _Collected(measure.function)
+    if measure.function is not None:
+        return _Collected(measure.function)
+    if measure != ACCURACY:
+        raise UsageError(f"Measure {measure.name}: give a function of outputs and targets, or a metric")
+    return _Accuracy(device)
 
 
 class _Accuracy:
@@ -314,8 +318,6 @@ def measure_of(value: Any) -> Measure:
     anything else.
     """
     if isinstance(value, Measure):
-        if value.function is None and value.metric is None and value not in (ACCURACY, LOSS):
-            raise UsageError(f"Measure {value.name}: give a function of outputs and targets, or a metric")
         return value
     if isinstance(value, str):
         column = "_".join(re.split(r"[\s_-]+", value.strip().lower()))

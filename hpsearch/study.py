@@ -24,6 +24,7 @@ from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.measure import ACCURACY, Measure
 from hpsearch.meters import check_targets, measure_of
 from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule, is_between
+from hpsearch.own_training import Training
 from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
@@ -88,7 +89,9 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What to train (`recipe`), on what data (`dataset`), for how long, and how often to evaluate.
+    """What to train, on what data (`dataset`), for how long, and how often to evaluate.
+
+    `recipe` returns a `Recipe`, or a `Training` of your own.
 
     `measure` is what is optimised: the name of a measure ("accuracy", "loss", "macro F1", "AUROC", "average precision",
     "balanced accuracy", "top-5 accuracy", "MSE", "RMSE", "MAE", "R2", ...), a metric of torchmetrics, or a `Measure` of
@@ -100,7 +103,7 @@ class Study:
     these figures to the report, with the functions' docstrings as captions.
     """
 
-    recipe: Callable[[Space], Recipe]
+    recipe: Callable[[Space], Recipe | Training]
     dataset: Callable[[], Dataset]
     # Turned into a Measure, as those of `also`.
     measure: Any = ACCURACY
@@ -143,7 +146,7 @@ class Study:
         """What users read for an interval: "epoch" if it is one."""
         return unit(self.interval)
 
-    def trace(self, space: Space) -> Recipe:
+    def trace(self, space: Space) -> Recipe | Training:
         """Run the recipe for its hyperparameters only: models are built on the meta device, which costs nothing.
 
         If that fails, for example for a model that reads a tensor's values when it is built, they are built normally.
@@ -159,17 +162,17 @@ class Study:
             with seeded(0):
                 return self._checked(self.recipe(space))
 
-    def explore(self, look: Callable[[Space, Recipe], None]) -> dict[str, Described]:
+    def explore(self, look: Callable[[Space, Recipe | Training], None]) -> dict[str, Described]:
         """Trace the recipe throughout the space and call `look` with each result; return the parameters by name."""
 
-        def recipe(space: Space) -> Recipe:
+        def recipe(space: Space) -> Recipe | Training:
             traced = self.trace(space)
             look(space, traced)
             return traced
 
         return describe(recipe)
 
-    def replay(self, params: Mapping[str, Any]) -> Recipe:
+    def replay(self, params: Mapping[str, Any]) -> Recipe | Training:
         """Build the recipe at fixed `params`. Raises UsageError if they do not fit it."""
         return self._checked(replay(self.recipe, params))
 
@@ -192,9 +195,9 @@ class Study:
         return dataset
 
     @staticmethod
-    def _checked(recipe: Any) -> Recipe:
-        if not isinstance(recipe, Recipe):
-            raise UsageError(f"the recipe must return a hpsearch.Recipe, got {type(recipe).__name__}")
+    def _checked(recipe: Any) -> Recipe | Training:
+        if not isinstance(recipe, Recipe | Training):
+            raise UsageError(f"the recipe must return a hpsearch.Recipe or Training, got {type(recipe).__name__}")
         return recipe
 
 

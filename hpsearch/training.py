@@ -48,7 +48,7 @@ class IntervalReport:
     step: int
     train: Mapping[str, float]
     validation: Mapping[str, float]
-    learning_rate: float
+    learning_rate: float | None
     seconds: float
     measure: str = ACCURACY.name
 
@@ -75,7 +75,9 @@ class IntervalReport:
             for split, measures in (("train", self.train), ("validation", self.validation)):
                 if name in measures:
                     row[f"{split}_{column_of(name)}"] = measures[name]
-        return row | {"learning_rate": self.learning_rate, "seconds": self.seconds}
+        if self.learning_rate is not None:
+            row["learning_rate"] = self.learning_rate
+        return row | {"seconds": self.seconds}
 
 
 class Run:
@@ -93,7 +95,10 @@ class Run:
         self.train_split = _on(data.train, self.device)
         self.validation_split = _on(data.validation, self.device)
         with seeded(derive_seed(seed, "weights"), self.device):
-            self._recipe: Recipe = study.replay(params)
+            recipe = study.replay(params)
+            if not isinstance(recipe, Recipe):
+                raise UsageError(f"this is for recipes that return a Recipe, not a {type(recipe).__name__}")
+            self._recipe = recipe
             self.model = self._recipe.model.to(self.device)
             self.loss = self._recipe.loss
             if isinstance(self.loss, nn.Module):
@@ -175,6 +180,19 @@ class Run:
     def parameters(self) -> int:
         """The number of trained parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all intervals have been trained."""
+        return self.step >= self.total_steps
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[IntervalReport]:
+        """Train; see `train`."""
+        return train(self, stop)
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return a copy of the state of the model that is evaluated, which is kept of the best interval."""
+        return {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next interval depends on, for `load_state_dict`."""

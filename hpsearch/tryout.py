@@ -22,6 +22,7 @@ from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.measure import LOSS
 from hpsearch.meters import make_meter
 from hpsearch.optim import has_one_output
+from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
 from hpsearch.study import Study, StudyFile, locate
@@ -46,12 +47,14 @@ def check_first_batch(study_file: StudyFile, data: Dataset, *, device: str = "cp
 
 
 def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu", seed: int = 0) -> None:
-    """Train and evaluate a configuration on one batch each, without an optimiser step.
+    """Train and evaluate a configuration on one batch each, without an optimiser step; a `Training` is started only.
 
     If the targets are in memory, the batches contain the lowest and the highest of them. Raises what the user's code or
     torch raises, or UsageError if the cause is known.
     """
-    run = Run(study, params, data, seed=seed, device=device)
+    run = start_run(study, params, data, seed=seed, device=device)
+    if isinstance(run, OwnRun):
+        return
     with seeded(seed, run.device):
         run.model.train()
         inputs, targets = take(run.train_split, _batch_indices(run.train_split, run.batch_size), run.device)

@@ -39,7 +39,7 @@ import sqlalchemy
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch import Dataset, Study, checkpoint
+from hpsearch import Dataset, Recipe, Study, checkpoint
 from hpsearch.errors import CheckpointError
 from hpsearch.executors.trial_files import BEST_WEIGHTS, RESUME_POINT
 from hpsearch.seeding import derive_seed
@@ -620,7 +620,9 @@ def _wrong_files(trial: FrozenTrial, folder: Path) -> Iterator[str]:
         yield f"trial {trial.number}: {BEST_WEIGHTS} has no weights"
         return
     study, data = _definition()
-    model = study.replay(trial.params).model
+    recipe = study.replay(trial.params)
+    assert isinstance(recipe, Recipe)
+    model = recipe.model
     model.load_state_dict(best["model"])
     accuracy = evaluate(model, torch.nn.functional.cross_entropy, data.validation)["accuracy"]
     if not accuracy == best["validation_accuracy"] == trial.user_attrs.get("best_value"):

@@ -191,7 +191,6 @@ class NoDirection:
         (3, "must be a name, a metric of torchmetrics .* got 3"),
         (NoDirection, "must be a name, a metric"),
         (NoDirection(), "NoDirection does not say whether higher is better: give Measure"),
-        (Measure(name="own", maximize=True), "give a function of outputs and targets, or a metric"),
     ],
 )
 def test_what_is_no_measure_is_refused(given: Any, message: str) -> None:
@@ -256,3 +255,8 @@ def test_a_measure_must_be_one_number() -> None:
 def test_class_numbers_of_more_outputs_than_targets_are_refused() -> None:
     with pytest.raises(UsageError, match="do not fit targets"):
         class_numbers(torch.zeros(4, 2), torch.zeros(4, 3, dtype=torch.int64))
+
+
+def test_a_measure_without_a_function_cannot_be_computed() -> None:
+    with pytest.raises(UsageError, match="Measure own: give a function of outputs and targets, or a metric"):
+        make_meter(Measure(name="own", maximize=True), CPU)

@@ -16,6 +16,7 @@ from hpsearch.cli.output import make_console, plain_table
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.measure import ACCURACY
+from hpsearch.own_run import OwnRun, start_run
 from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.text import duration, plural, short
@@ -100,7 +101,11 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     study = study_file.study
     params = middle(study.trace)
     torch.set_num_threads(1)
-    run = Run(study, params, dataset, seed=0)
+    given = " ".join(f"{name}={short(value)}" for name, value in params.items())
+    run = start_run(study, params, dataset, seed=0)
+    if isinstance(run, OwnRun):
+        _print_own(console, run, given)
+        return
     stop_after = _StopAfter(BATCHES, SECONDS)
     list(train(run, stop_after))
     seconds = stop_after.seconds_per_batch
@@ -109,7 +114,6 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     # Twice, because a run and then its workers import and load what this command has.
     start = 2 * (time.time() - psutil.Process().create_time())
     rounds = -(-n_trials // workers)
-    given = " ".join(f"{name}={short(value)}" for name, value in params.items())
     console.print(f"model    {run.parameters:,} parameters, with {given}", soft_wrap=True)
     console.print(
         f"batch    {run.batch_size} examples forward, backward and step: {seconds * 1000:.1f} ms; {run.epochs} epochs "
@@ -120,6 +124,17 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
         f"time     {n_trials} trials on {plural(workers, 'worker')}: about "
         f"{duration(start + per_trial * rounds)} if all are trained to the end ({per_trial:.1f} s each), "
         f"less with every trial pruned or stopped early",
+        soft_wrap=True,
+    )
+
+
+def _print_own(console: Console, run: OwnRun, given: str) -> None:
+    """Train an interval of a user's own training, and print what it returned."""
+    report = next(run.train())
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in report.as_row().items() if "_" in name)
+    console.print(f"training {type(run.training).__name__}, with {given}", soft_wrap=True)
+    console.print(
+        f"{run.unit:<8} {report.seconds:.1f} s: {figures}; a trial has {plural(run.intervals, run.unit)}",
         soft_wrap=True,
     )
 

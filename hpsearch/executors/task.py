@@ -18,9 +18,10 @@ from hpsearch.errors import CannotContinue, TrialLost
 from hpsearch.executors.fence import Fence
 from hpsearch.executors.trial_files import BEST_WEIGHTS, EVENTS, HISTORY, PARAMS, PREVIOUS_RESUME_POINT, RESUME_POINT
 from hpsearch.measure import Measure
+from hpsearch.own_run import start_run
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
-from hpsearch.training import IntervalReport, Run, train
+from hpsearch.training import IntervalReport
 
 Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted", "lost"]
 
@@ -99,7 +100,7 @@ class _Training:
         self.best_weights: dict[str, Any] | None = None
         self.measure = study.measure
         self.stopper = Stopper(study.early_stopping, study.measure)
-        self.run = Run(study, task.params, data, seed=task.seed, device=task.device)
+        self.run = start_run(study, task.params, data, seed=task.seed, device=task.device)
         with checkpoint.accessing(task.folder):
             task.folder.mkdir(parents=True, exist_ok=True)
         self.fence = Fence(task.folder, task.identity, task.claim)
@@ -128,7 +129,7 @@ class _Training:
             for old in self.task.folder.glob(EVENTS):
                 old.unlink()
         with _Events(self.task.folder, self.task.params, self.measure, self.history) as events:
-            for report in train(self.run, self.control.stop):
+            for report in self.run.train(self.control.stop):
                 if (verdict := self.control.verdict()) != "continue":
                     return self._stopped(verdict)
                 if report.diverged:
@@ -140,7 +141,7 @@ class _Training:
                 yield report
                 if stop_reason is not None:
                     return self._end(stop_reason)
-        if self.run.step < self.run.total_steps:
+        if not self.run.is_finished:
             return self._stopped(self.control.verdict())
         return self._end("budget")
 
@@ -152,7 +153,7 @@ class _Training:
     def _save(self, report: IntervalReport) -> None:
         """Write the resume point, which includes the best weights, then the files that can be restored from it."""
         if report is self.best:
-            self.best_weights = _copied(self.run.evaluated.state_dict())
+            self.best_weights = self.run.kept_state()
         self._save_resume_point(None)
         self._save_history()
 
@@ -199,7 +200,7 @@ class _Training:
     def _restore(self, state: dict[str, Any]) -> None:
         self.run.load_state_dict(state["run"])
         self.stopper.load_state_dict(state["stopper"])
-        self.best_weights = state["best_weights"] or _copied(self.run.evaluated.state_dict())
+        self.best_weights = state["best_weights"] or self.run.kept_state()
         self._save_history()
 
     def _stopped(self, verdict: str) -> Outcome:
@@ -252,10 +253,6 @@ def _report(row: Any) -> IntervalReport:
     )
 
 
-def _copied(weights: dict[str, Any]) -> dict[str, Any]:
-    return {name: tensor.clone() for name, tensor in weights.items()}
-
-
 def _diverged(report: IntervalReport, unit: str) -> str:
     splits = (("training", report.train), ("validation", report.validation))
     figures = [f"{split} loss {measures['loss']:g}" for split, measures in splits if "loss" in measures]
@@ -303,7 +300,8 @@ class _Events:
             values |= {f"{name}/{split}": value for name, value in measures.items()}
         if self._best is not None:
             values[f"{self._measure.name}/best_validation"] = self._best
-        values["learning_rate"] = report.learning_rate
+        if report.learning_rate is not None:
+            values["learning_rate"] = report.learning_rate
         for tag, value in values.items():
             with checkpoint.accessing(self._folder):
                 # TensorBoard's page does not take spaces in tags.

@@ -7,6 +7,7 @@ model = results.model(results.best)
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from optuna.study import StudyDirection
@@ -18,9 +19,10 @@ from hpsearch.defaults import default_runs, default_storage
 from hpsearch.errors import CheckpointError, UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.measure import Measure
+from hpsearch.own_training import Training
 from hpsearch.results.tables import history_frame, trials_frame
 from hpsearch.search.stored_study import StoredStudy, open_to_read
-from hpsearch.study import StudyFile, load_study
+from hpsearch.study import Recipe, StudyFile, load_study
 from hpsearch.training import load_weights
 
 
@@ -67,8 +69,26 @@ class Results:
     def model(self, number: int) -> nn.Module:
         """Return a trial's model with its best weights, on the CPU, in evaluation mode.
 
-        Raises UsageError if there is no such trial or its weights are gone or damaged.
+        Raises UsageError if there is no such trial or its weights are gone or damaged, or the recipe returns a
+        `Training`, which `training` gives.
         """
+        recipe, state = self._best_of(number)
+        if not isinstance(recipe, Recipe):
+            raise UsageError(f"trial {number} is of a Training: results.training({number}) gives it")
+        load_weights(recipe.model, state)
+        return recipe.model.eval()
+
+    def training(self, number: int) -> Training:
+        """Return a trial's own `Training`, started on the CPU, in its best state. Raises UsageError as `model` does."""
+        recipe, state = self._best_of(number)
+        if not isinstance(recipe, Training):
+            raise UsageError(f"trial {number} is of a Recipe: results.model({number}) gives its model")
+        recipe.start(self.data.without_test(), seed=0, device="cpu")
+        recipe.load_state_dict(state)
+        return recipe
+
+    def _best_of(self, number: int) -> tuple[Recipe | Training, dict[str, Any]]:
+        """Return what the recipe gives at a trial's params, and the best state."""
         path = self.stored.trial_folder(number) / BEST_WEIGHTS
         if number not in self.trials.index:
             raise UsageError(f"study {self.stored.name} has no trial {number}")
@@ -78,9 +98,7 @@ class Results:
             raise UsageError(f"trial {number} has no weights at {path} (--keep-best removes them)") from error
         except CheckpointError as error:
             raise UsageError(str(error)) from error
-        model = self.study.replay(state["params"]).model
-        load_weights(model, state["model"])
-        return model.eval()
+        return self.study.replay(state["params"]), state["model"]
 
 
 def open_results(

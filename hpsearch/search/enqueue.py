@@ -7,7 +7,7 @@ from hpsearch.errors import UsageError
 from hpsearch.search.options import read_value
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe
-from hpsearch.study import Recipe, Study
+from hpsearch.study import Study
 from hpsearch.text import brief
 
 
@@ -71,7 +71,7 @@ def _check_used(study: Study, params: Mapping[str, Any], conditions: Mapping[str
     unused: dict[str, int] = dict.fromkeys(params, 0)
     tried = 0
 
-    def recipe(space: Space) -> Recipe:
+    def recipe(space: Space) -> object:
         nonlocal tried
         pinned = _Pinned(space, params)
         result = study.trace(pinned)

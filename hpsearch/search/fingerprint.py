@@ -20,6 +20,7 @@ from torch import nn
 from hpsearch import optim
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.measure import ACCURACY, Measure
+from hpsearch.own_training import Training
 from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
 
@@ -36,12 +37,13 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     built: dict[str, set[str]] = {part: set() for part in PARTS}
     names: dict[str, set[str]] = {part: set() for part in PARTS}
 
-    def look(space: Space, recipe: Recipe) -> None:
+    def look(space: Space, recipe: Recipe | Training) -> None:
         # Only the ends of ranges are recorded: at other points, the objects depend on the grid, which is not included.
         if not all(isinstance(p, Choice) or space.params[p.name] in (p.low, p.high) for p in space.parameters.values()):
             return
         for part in PARTS:
-            value = getattr(recipe, part)
+            # Of a Training, the space and its class's code count.
+            value = type(recipe) if isinstance(recipe, Training) and part == "model" else getattr(recipe, part, None)
             built[part].add(_text(value))
             names[part].add(_name(value))
 

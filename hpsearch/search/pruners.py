@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from hpsearch.errors import UsageError
+from hpsearch.own_training import Training
 from hpsearch.search.halving import Hyperband, SuccessiveHalving, bracket_weights, brackets, rungs_of
 from hpsearch.search.options import Named, Positive, Range, Rest, Whole, parse
 from hpsearch.search.study_view import StudyView, aligned, length_of
@@ -184,10 +185,12 @@ def same_pruner(one: Named, other: Named) -> bool:
     return one.name == other.name and all_options(one) == all_options(other)
 
 
-def intervals_of(recipe: Recipe, study: Study, examples: int) -> int:
+def intervals_of(recipe: Recipe | Training, study: Study, examples: int) -> int:
     """Return the number of intervals of a trial, with `examples` training examples."""
     epochs = recipe.epochs or study.epochs
     if isinstance(study.interval, Steps):
+        if isinstance(recipe, Training):
+            raise UsageError(f"a Training counts epochs, but the study's interval is {study.interval}")
         return -(-epochs * steps_per_epoch(recipe, examples) // study.interval.count)
     return -(-epochs // study.interval)
 
