@@ -24,9 +24,9 @@ class Measure:
     - `metric`, an object with `update(outputs, targets)`, called with each batch, `compute()` and `reset()`, as those
       of torchmetrics.
 
-    `accuracy` and `loss`, which the training loop adds up itself, and what a `Training` of your own returns have neither.
-    `targets` says what the targets must be: class numbers, numbers, or anything. Raises UsageError for fields that are
-    not valid.
+    `accuracy` and `loss`, which the training loop adds up itself, have neither, nor what a `Training` of your own
+    returns. `targets` says what the targets must be: class numbers, numbers, or anything. Raises UsageError for fields
+    that are not valid.
     """
 
     name: str
