@@ -17,7 +17,7 @@ from hpsearch import SGD, CrossEntropy, Dataset, HpsearchError, LeNet, Recipe, S
 from hpsearch.executors import InlineExecutor
 from hpsearch.meters import class_numbers
 from hpsearch.results.configurations import Configuration, _digest, read_configuration
-from hpsearch.results.model_card import export_program
+from hpsearch.results.program import export_program
 from hpsearch.results.retrain import (
     Evaluation,
     all_outputs,

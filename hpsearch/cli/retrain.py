@@ -22,7 +22,8 @@ from hpsearch.results.configurations import (
     check_unchanged,
     read_configuration,
 )
-from hpsearch.results.model_card import FinalModel, export_program, write_model
+from hpsearch.results.model_card import FinalModel, write_model
+from hpsearch.results.program import export_program
 from hpsearch.results.retrain import answers_of, candidates_frame, confirm, evaluate_once, luck, train_final_model
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pruners import most_intervals
