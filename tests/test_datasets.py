@@ -1,6 +1,4 @@
-import hashlib
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +13,8 @@ from torch.utils.data import TensorDataset
 
 from hpsearch import Dataset, Split, UsageError, cifar10, digits, fashion_mnist, mnist, points
 from hpsearch.datasets import CIFAR10_CLASSES, FASHION_CLASSES, data_folder, fingerprint
-from hpsearch.datasets.splitting import normalised_images
+from hpsearch.datasets.preprocessing import ImageScaling
+from support.image_files import write_cifar10
 
 
 def splits(dataset: Dataset) -> Iterator[Split]:
@@ -126,7 +125,9 @@ class TestDataset:
         blind = digits8.without_test()
         assert blind.test is None
         assert digits8.test is not None
-        assert replace(blind, test=digits8.test) == digits8
+        assert blind.preprocessing is blind.raw_test is None
+        left = {name: getattr(digits8, name) for name in ("test", "preprocessing", "raw_test")}
+        assert replace(blind, **left) == digits8
 
     def test_inputs_and_targets_of_different_lengths(self) -> None:
         wrong = Split(torch.zeros(3, 2), torch.tensor([0, 1]))
@@ -327,40 +328,17 @@ class TestFashionMnist:
 def test_images_are_normalised_to_the_bit_as_torch_does_it_in_double_precision() -> None:
     """The fingerprints of stored studies depend on it."""
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (300, 1, 9, 9), dtype=np.uint8))
-    (split,) = normalised_images(Split(pixels, torch.zeros(300).long()))
+    inputs = ImageScaling(pixels, {})(pixels)
     floats = pixels.float() / 255
     mean, deviation = floats.double().mean().float(), floats.double().std().float()
-    assert torch.equal(split.inputs, (floats - mean) / deviation)
+    assert torch.equal(inputs, (floats - mean) / deviation)
 
 
 class TestCifar10:
-    """Files in the format of CIFAR-10, with fewer images, whose checksums torchvision is told."""
-
     @pytest.fixture
     def pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-        from hpsearch.datasets import import_torchvision
-
-        cls = import_torchvision("datasets").CIFAR10
-        folder = tmp_path / cls.base_folder
-        folder.mkdir()
         monkeypatch.setenv("HPSEARCH_DATA", str(tmp_path))
-
-        def write(name: str, content: dict[str, Any]) -> str:
-            (folder / name).write_bytes(pickle.dumps(content))
-            return hashlib.md5((folder / name).read_bytes()).hexdigest()
-
-        def batch(name: str, count: int, first: int) -> str:
-            labels = [(first + index) % 10 for index in range(count)]
-            return write(name, {"data": pixels[first : first + count], "labels": labels})
-
-        pixels = np.random.default_rng(0).integers(0, 200, (6 * 1010, 3072), dtype=np.uint8)
-        pixels[:, 1024:2048] //= 2
-        train = [(name, batch(name, 1010, 1010 * n)) for n, (name, _) in enumerate(cls.train_list)]
-        monkeypatch.setattr(cls, "train_list", train)
-        monkeypatch.setattr(cls, "test_list", [("test_batch", batch("test_batch", 1010, 5050))])
-        names = write("batches.meta", {"label_names": list(CIFAR10_CLASSES)})
-        monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": names})
-        return pixels.reshape(-1, 3, 32, 32)
+        return write_cifar10(tmp_path, monkeypatch)
 
     def test_the_images_normalised_by_channel(self, pixels: np.ndarray) -> None:
         dataset = cifar10()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.samplers import QMCSampler
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -27,6 +28,7 @@ IMPORTED = {
 }
 # Attributes, and where they are.
 MEMBERS: dict[str, object] = {
+    "_assert_async": torch,
     "_forkserver": multiprocessing.forkserver,
     "_forkserver_pid": multiprocessing.forkserver._forkserver,
     "_stop": multiprocessing.forkserver._forkserver,

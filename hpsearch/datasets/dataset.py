@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch.errors import UsageError
 from hpsearch.seeding import seeded
+from hpsearch.text import brief
 
 
 class Split(NamedTuple):
@@ -34,6 +35,11 @@ class Dataset:
     """Three splits and the classes' names, none if the targets are numbers.
 
     A search uses `train` and `validation`; `test` is for the final model.
+
+    `preprocessing` makes inputs of raw examples, as those who use the final model have them. It then is part of that
+    model's file, which takes raw examples; what its attribute `about` (a dict of numbers and texts, if it has one) says
+    of them is in the file as well. `raw_test` are the raw examples (N, ...) of the test split, or the first of them.
+    """
     """
 
     train: Examples
@@ -41,6 +47,8 @@ class Dataset:
     test: Examples | None
     classes: tuple[str, ...] = ()
     note: str = ""
+    preprocessing: nn.Module | None = None
+    raw_test: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -56,10 +64,27 @@ class Dataset:
                 )
             if split is not None and length(split) == 0:
                 raise UsageError(f"dataset: {name} is empty")
+        self._check_preprocessing()
+
+    def _check_preprocessing(self) -> None:
+        if self.preprocessing is not None and not isinstance(self.preprocessing, nn.Module):
+            raise UsageError(f"dataset: preprocessing must be an nn.Module, got {brief(self.preprocessing)}")
+        if self.raw_test is not None and not isinstance(self.raw_test, Tensor):
+            raise UsageError(f"dataset: raw_test must be one tensor, got a {type(self.raw_test).__name__}")
+        if self.test is not None and (self.preprocessing is None) != (self.raw_test is None):
+            given, missing = (
+                ("raw_test", "preprocessing") if self.preprocessing is None else ("preprocessing", "raw_test")
+            )
+            raise UsageError(f"dataset: {given} needs {missing} as well, to compare what it makes of the test examples")
+        if self.test is not None and self.raw_test is not None and not 0 < len(self.raw_test) <= length(self.test):
+            raise UsageError(
+                f"dataset: raw_test has {len(self.raw_test)} examples, but test {length(self.test)}: they must be "
+                f"the same ones, or the first of them"
+            )
 
     def without_test(self) -> "Dataset":
-        """Return the same data set without its test split, which a search must not use."""
-        return replace(self, test=None)
+        """Return the same data set without its test split, which a search must not use, and what belongs to it."""
+        return replace(self, test=None, preprocessing=None, raw_test=None)
 
     def share(self) -> "Dataset | None":
         """Move the training and validation tensors to shared memory; return the data set without its test split.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hpsearch.datasets.dataset import Dataset, Split, length
 from hpsearch.datasets.folders import DATA_VARIABLE, data_folder
-from hpsearch.datasets.splitting import normalised_images, stratified
+from hpsearch.datasets.preprocessing import ImageScaling, about_images, preprocessed
+from hpsearch.datasets.splitting import stratified
 from hpsearch.errors import UsageError
 
 
@@ -100,8 +101,13 @@ def _torchvision(
             _, train = stratified(*train, train_size, seed)
         else:
             train = Split(train.inputs[:train_size], train.targets[:train_size])
-    train, validation, test = normalised_images(train, validation, Split(test_images, test_targets))
-    return Dataset(train=train, validation=validation, test=test, classes=classes)
+    return preprocessed(
+        ImageScaling(train.inputs, about_images(images, resized=False)),
+        train=train,
+        validation=validation,
+        test=Split(test_images, test_targets),
+        classes=classes,
+    )
 
 
 def _channels_first(images: Tensor) -> Tensor:

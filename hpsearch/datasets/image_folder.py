@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hpsearch.datasets.dataset import Dataset, Split
 from hpsearch.datasets.folders import find
-from hpsearch.datasets.splitting import normalised_images, split_off
+from hpsearch.datasets.preprocessing import ImageScaling, about_images, preprocessed
+from hpsearch.datasets.splitting import split_off
 from hpsearch.errors import UsageError
 from hpsearch.text import brief
 
@@ -72,12 +73,11 @@ def images(
         whole = splits.pop("train" if folders else "all")
         parts = split_off(whole, shares, seed=seed, classes=classes, noun="image")
         splits |= dict(zip(("train", *shares), parts, strict=True))
-    names = [name for name in SPLIT_FOLDERS if name in splits]
-    normalised = dict(zip(names, normalised_images(*(splits[name] for name in names)), strict=True))
-    return Dataset(
-        train=normalised["train"],
-        validation=normalised["validation"],
-        test=normalised.get("test"),
+    return preprocessed(
+        ImageScaling(splits["train"].inputs, about_images(pixels, resized=True)),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
         classes=classes,
         note=_note(pixels),
     )
@@ -186,10 +186,7 @@ def _decode(path: Path, height: int, width: int, mode: str) -> "np.ndarray[tuple
         raise UsageError(f"{path} has more than 8 bits per channel, which are not supported: convert it to 8 bits")
     # As torchvision's `Resize` and `CenterCrop` do it, in whole pixels.
     across, down = image.size
-    if across * height < down * width:
-        resized = width, max(height, width * down // across)
-    else:
-        resized = max(width, height * across // down), height
+    resized = max(width, height * across // down), max(height, width * down // across)
     image = image.resize(resized, Image.Resampling.BILINEAR)
     left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
     image = image.crop((left, top, left + width, top + height))

@@ -1,4 +1,4 @@
-"""Splits, stratified by class and drawn with a seed, and their normalisation."""
+"""Splits, stratified by class and drawn with a seed."""
 
 from collections.abc import Sequence
 
@@ -53,28 +53,3 @@ def split_off(
 
 def _counts(split: Split, classes: Sequence[str]) -> Tensor:
     return torch.bincount(split.targets, minlength=len(classes))
-
-
-def normalised(train: Split, *others: Split) -> tuple[Split, ...]:
-    """Standardise every split by the training split's mean and standard deviation."""
-    # In double precision: otherwise the last bits, and so the data's fingerprint, differ between machines.
-    mean, deviation = train.inputs.double().mean().float(), train.inputs.double().std().float()
-    return tuple(Split((split.inputs - mean) / deviation, split.targets) for split in (train, *others))
-
-
-def normalised_images(train: Split, *others: Split) -> tuple[Split, ...]:
-    """Standardise uint8 images (N, C, H, W) by the mean and the standard deviation of the training split's channels.
-
-    Returns float32 images. A constant channel becomes zero.
-    """
-    # Statistics from counts of the 256 levels need no copy of the images in double precision.
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in train.inputs.unbind(1)])
-    levels = (torch.arange(256).float() / 255).double()
-    size = counts.sum(1, keepdim=True)
-    mean = (counts * levels).sum(1, keepdim=True) / size
-    deviation = ((counts * (levels - mean) ** 2).sum(1, keepdim=True) / (size - 1)).sqrt()
-    deviation[counts.amax(1, keepdim=True) == size] = 1
-    shift, scale = mean.float().view(-1, 1, 1), deviation.float().view(-1, 1, 1)
-    return tuple(
-        Split(split.inputs.float().div_(255).sub_(shift).div_(scale), split.targets) for split in (train, *others)
-    )

@@ -1,15 +1,18 @@
 """Tables of numbers and categories, from a pandas DataFrame or a CSV file."""
 
 import difflib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from hpsearch.datasets.dataset import Dataset, Split
 from hpsearch.datasets.folders import find
+from hpsearch.datasets.preprocessing import preprocessed
 from hpsearch.datasets.splitting import split_off
 from hpsearch.errors import UsageError
 from hpsearch.text import brief, plural
@@ -55,26 +58,28 @@ def table(
     rows = Split(torch.arange(len(frame)), targets)
     parts = split_off(rows, shares, seed=seed, classes=classes, noun="row")
     train = parts[0].inputs.numpy()
-    features, dropped = [], []
+    columns, dropped = [], []
     for column in frame.columns.drop([target]):
-        values = _values(frame[column], column)
+        values, categories = _values(frame[column], column)
         if len(np.unique(values[train])) > 1:
-            features += list(
-                _numbers(values, train, column) if values.dtype.kind == "f" else _one_hot(values, train, column)
+            columns.append(
+                _numbers(values, train, column)
+                if categories is None
+                else _categories(values, categories, train, column)
             )
         else:
             dropped.append(f"{column} ({'all missing' if frame[column].iloc[train].isna().all() else 'constant'})")
-    if not features:
+    if not columns:
         raise UsageError(
             f"{name} has no columns to learn from beside {brief(target)}"
             + (f": dropped were {', '.join(dropped)}" if dropped else "")
         )
-    inputs = torch.from_numpy(np.stack(features, axis=1))
+    raw = torch.from_numpy(np.stack([column.values for column in columns], axis=1))
     splits = {
-        split: Split(inputs[part.inputs], part.targets) for split, part in zip(("train", *shares), parts, strict=True)
+        split: Split(raw[part.inputs], part.targets) for split, part in zip(("train", *shares), parts, strict=True)
     }
     note = f"a table without its {'columns' if len(dropped) > 1 else 'column'} {', '.join(dropped)}" if dropped else ""
-    return Dataset(**splits, classes=classes, note=note)
+    return preprocessed(RowEncoding(columns), **splits, classes=classes, note=note)
 
 
 def _frame(data: "pd.DataFrame | str | Path") -> "tuple[pd.DataFrame, str]":
@@ -142,22 +147,26 @@ def _targets(column: "pd.Series[Any]", name: Hashable) -> tuple[torch.Tensor, tu
     return torch.from_numpy(codes), tuple(map(str, distinct))
 
 
-def _values(column: "pd.Series[Any]", name: Hashable) -> "Column":
-    """Return a column as float64 numbers, NaN where they are missing, or as the int64 numbers of its categories."""
+def _values(column: "pd.Series[Any]", name: Hashable) -> "tuple[Column, list[Any] | None]":
+    """Return a column as float64 numbers, NaN where they are missing, or as the int64 numbers of its categories.
+
+    The categories are returned as well, the last one None, for missing values.
+    """
     from pandas.api import types
 
     column = column.infer_objects()
     kind = column.dtype
     categorical = isinstance(kind, types.CategoricalDtype) or types.is_bool_dtype(kind)
     if categorical or types.is_object_dtype(kind) or types.is_string_dtype(kind):
-        return _coded(column)[0]
+        codes, distinct = _coded(column)
+        return codes, [*distinct, None]
     if not types.is_numeric_dtype(kind) or types.is_complex_dtype(kind):
         raise UsageError(f"column {brief(name)} is of type {kind}: convert it to numbers or strings, or drop it")
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     infinite = int(np.isinf(values).sum())
     if infinite:
         raise UsageError(f"column {brief(name)} has {plural(infinite, 'infinite value')}: replace or drop them")
-    return values
+    return values, None
 
 
 def _coded(column: "pd.Series[Any]") -> "tuple[Column, list[Any]]":
@@ -175,25 +184,105 @@ def _coded(column: "pd.Series[Any]") -> "tuple[Column, list[Any]]":
     return np.array(codes, dtype=np.int64), distinct
 
 
-def _numbers(values: "Column", train: "Column", name: Hashable) -> "Iterator[Column]":
+@dataclass(frozen=True, kw_only=True)
+class _Feature:
+    """A standardised number, or whether a value is a category, or, with neither, whether it is missing (NaN)."""
+
+    mean: float | None = None
+    deviation: float = 1.0
+    category: float = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column's raw values (rows,) float64, the features made of them, and what the final model's file says of it."""
+
+    values: "Column"
+    features: Sequence[_Feature]
+    about: dict[str, Any]
+
+
+def _numbers(values: "Column", train: "Column", name: Hashable) -> _Column:
     known, missing = values[train], np.isnan(values)
+    features = []
     if np.nanmin(known) < np.nanmax(known):
         with np.errstate(over="ignore", invalid="ignore"):
-            deviation = np.nanstd(known)
-            scaled = np.where(missing, 0, (values - np.nanmean(known)) / deviation).astype(np.float32)
+            mean, deviation = np.nanmean(known), np.nanstd(known)
+            scaled = np.where(missing, 0, (values - mean) / deviation).astype(np.float32)
         if not (np.isfinite(deviation) and np.isfinite(scaled).all()):
             raise UsageError(f"column {brief(name)} has values too large to be standardised: rescale it")
-        yield scaled
+        features.append(_Feature(mean=float(mean), deviation=float(deviation)))
     if missing[train].any():
-        yield missing.astype(np.float32)
+        features.append(_Feature())
+    return _Column(values=values, features=features, about={"name": _plain(name)})
 
 
-def _one_hot(codes: "Column", train: "Column", name: Hashable) -> "Iterator[Column]":
+def _categories(codes: "Column", categories: Sequence[Any], train: "Column", name: Hashable) -> _Column:
     known = np.unique(codes[train])
     if len(known) > MOST_CATEGORIES:
         raise UsageError(
             f"column {brief(name)} has {len(known):,} categories, more than {MOST_CATEGORIES:,}: "
             f"drop it, or merge some of them"
         )
-    for code in known:
-        yield (codes == code).astype(np.float32)
+    places = np.full(len(categories), -1.0)
+    places[known] = np.arange(len(known))
+    return _Column(
+        values=places[codes],
+        features=[_Feature(category=place) for place in range(len(known))],
+        about={"name": _plain(name), "categories": [_plain(categories[code]) for code in known]},
+    )
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    """Return a value as JSON has it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+class RowEncoding(nn.Module):
+    """Makes features (N, features) float32 of rows (N, columns) float64.
+
+    A row has numbers, NaN where they are missing, and for a category its place in `about["columns"]`, which a missing
+    value may have as well (None), or -1 for any other. Raises RuntimeError for other values.
+    """
+
+    column: Tensor
+    is_number: Tensor
+    mean: Tensor
+    deviation: Tensor
+    category: Tensor
+    categorical: Tensor
+    counts: Tensor
+
+    def __init__(self, columns: Sequence[_Column]) -> None:
+        super().__init__()
+        self.about = {"kind": "table", "columns": [column.about for column in columns]}
+        features = [(place, feature) for place, column in enumerate(columns) for feature in column.features]
+        counts = {
+            place: len(column.about["categories"])
+            for place, column in enumerate(columns)
+            if "categories" in column.about
+        }
+        for name, values, dtype in (
+            ("column", [place for place, _ in features], torch.int64),
+            ("is_number", [feature.mean is not None for _, feature in features], torch.bool),
+            ("mean", [feature.mean or 0.0 for _, feature in features], torch.float64),
+            ("deviation", [feature.deviation for _, feature in features], torch.float64),
+            ("category", [feature.category for _, feature in features], torch.float64),
+            ("categorical", list(counts), torch.int64),
+            ("counts", list(counts.values()), torch.float64),
+        ):
+            self.register_buffer(name, torch.tensor(values, dtype=dtype))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the features of rows."""
+        codes = rows[:, self.categorical]
+        is_place = (codes == codes.floor()) & (codes >= -1) & (codes < self.counts)
+        # Asserts that are kept in an exported program.
+        torch._assert_async(is_place.all(), "a category must be given by its place, or as -1")
+        torch._assert_async(~rows.isinf().any(), "a number is infinite")
+        values = rows[:, self.column]
+        numbers = torch.where(values.isnan(), 0.0, (values - self.mean) / self.deviation)
+        # Also for onnxruntime, which has no `where` of booleans.
+        is_category = (values == self.category) | (self.category.isnan() & values.isnan())
+        return torch.where(self.is_number, numbers, is_category).to(torch.float32)
