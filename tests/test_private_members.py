@@ -29,6 +29,7 @@ IMPORTED = {
 # Attributes, and where they are.
 MEMBERS: dict[str, object] = {
     "_assert_async": torch,
+    "_assert_tensor_metadata": torch,
     "_forkserver": multiprocessing.forkserver,
     "_forkserver_pid": multiprocessing.forkserver._forkserver,
     "_stop": multiprocessing.forkserver._forkserver,

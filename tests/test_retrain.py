@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from hpsearch import SGD, CrossEntropy, Dataset, HpsearchError, LeNet, Recipe, Split, Study, UsageError, checkpoint
+from hpsearch import SGD, CrossEntropy, Dataset, HpsearchError, Recipe, Split, Study, UsageError, checkpoint
 from hpsearch.executors import InlineExecutor
 from hpsearch.meters import class_numbers
 from hpsearch.results.configurations import Configuration, _digest, read_configuration
-from hpsearch.results.program import export_program
 from hpsearch.results.retrain import (
     Evaluation,
     all_outputs,
@@ -146,7 +148,8 @@ def test_the_average_of_the_weights_is_what_is_tested_and_kept(tmp_path: Path) -
     assert result(tmp_path)["test_correct"] == evaluate_once(study, run.evaluated, run.loss, data).correct
     program = torch.export.load(tmp_path / "reports/tiny/retrain/model.pt2").module()
     assert isinstance(data.test, Split)
-    torch.testing.assert_close(program(data.test.inputs), run.evaluated.eval()(data.test.inputs))
+    expected = run.evaluated.eval()(data.test.inputs).softmax(dim=1)
+    torch.testing.assert_close(program(data.raw_test), expected)
 
 
 def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
@@ -169,15 +172,6 @@ def test_without_a_schedule_training_ends_after_the_confirmed_intervals(
     assert len(losses) == 2
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, run.model.state_dict()[name])
-
-
-def test_a_convolutional_network_as_trained_is_exported() -> None:
-    model = LeNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    program = export_program(model, Split(torch.randn(5, 1, 28, 28), torch.zeros(5)))
-    assert program.error is None
-    assert program.content
-    assert program.examples == 5
-    assert program.difference < 1e-5
 
 
 def test_the_test_set_says_what_scikit_learn_and_the_formula_say(
@@ -205,20 +199,89 @@ def test_the_test_set_says_what_scikit_learn_and_the_formula_say(
     assert classes["examples"].sum() == count
 
 
-def test_the_exported_program_gives_the_models_outputs_for_any_batch(
+def test_the_exported_program_answers_raw_examples_as_the_model(
     retrained: Path, study: Study, data: Dataset, winner: Configuration
 ) -> None:
     folder = retrained / "reports/tiny/retrain"
     model = study.replay(winner.params).model
     model.load_state_dict(checkpoint.load(folder / "model.pt")["model"])
     # The weights and little else: not the test set that its example inputs were cut from.
-    assert (folder / "model.pt2").stat().st_size < 60_000
-    program = torch.export.load(folder / "model.pt2").module()
+    assert (folder / "model.pt2").stat().st_size < 70_000
+    files = {"model.json": ""}
+    program = torch.export.load(folder / "model.pt2", extra_files=files).module()
+    about = json.loads(files["model.json"])
+    assert about["classes"] == list("0123456789")
+    assert (about["study"], about["trial"], about["params"]) == ("tiny", winner.trial, winner.params)
     assert isinstance(data.test, Split)
-    for size in (1, 3, 360):
-        inputs = data.test.inputs[:size]
-        with torch.inference_mode():
-            torch.testing.assert_close(program(inputs), model.eval()(inputs))
+    assert data.raw_test is not None
+    with torch.inference_mode():
+        expected = model.eval()(data.test.inputs).softmax(dim=1)
+        torch.testing.assert_close(program(data.raw_test), expected)
+
+
+def test_onnx_is_written_if_it_is_asked_for(
+    retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    shutil.copytree(retrained, tmp_path / "onnx")
+    assert not (tmp_path / "onnx/reports/tiny/retrain/model.onnx").exists()
+    assert hpsearch_here(tmp_path / "onnx", *COMMAND, "--onnx") == 0
+    folder = tmp_path / "onnx/reports/tiny/retrain"
+    assert "model.pt, model.pt2, model.onnx, confusion.png" in capsys.readouterr().out
+    raw = load_digits().images[:5]
+    (found,) = onnxruntime.InferenceSession(folder / "model.onnx").run(None, {"raw": raw})
+    expected = torch.export.load(folder / "model.pt2").module()(torch.from_numpy(raw))
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
+    assert 'onnxruntime.InferenceSession("model.onnx")' in (folder / "card.md").read_text()
+    assert json.loads((folder / "result.json").read_text())["onnx_difference"] < 1e-4
+    # One of an earlier model does not stay.
+    assert hpsearch_here(tmp_path / "onnx", *COMMAND) == 0
+    assert not (folder / "model.onnx").exists()
+
+
+def test_a_missing_onnx_package_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UsageError, match=r"--onnx needs .*onnxscript: pip install 'hpsearch\[onnx\]'"):
+        hpsearch_here(tmp_path, *COMMAND, "--onnx")
+    assert not (tmp_path / "runs/tiny.retrain").exists()
+
+
+PREPROCESSED = """
+
+class Doubling(torch.nn.Module):
+    def forward(self, raw):
+        return raw * 2
+
+
+def twice():
+    data = digits(size=8)
+    return replace(data, preprocessing=Doubling(), raw_test=data.test.inputs)
+
+
+study = replace(study, dataset=twice)
+"""
+
+
+def test_a_users_own_preprocessing_is_part_of_the_program(tmp_path: Path) -> None:
+    right = PREPROCESSED.replace("raw_test=data.test.inputs", "raw_test=data.test.inputs / 2")
+    prepare(tmp_path, "import torch\nfrom dataclasses import replace\n" + TINY + right)
+    # In processes of their own, which cannot load a class of the study file before they have loaded the file.
+    assert hpsearch_here(tmp_path, *COMMAND[:-1], "1") == 0
+    program = torch.export.load(tmp_path / "reports/tiny/retrain/model.pt2").module()
+    data = load_study(str(tmp_path / "studies/tiny.py")).study.load_data()
+    assert data.raw_test is not None
+    assert isinstance(data.test, Split)
+    assert int((program(data.raw_test).argmax(dim=1) == data.test.targets).sum()) == result(tmp_path)["test_correct"]
+
+
+def test_a_preprocessing_other_than_the_trainings_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    prepare(tmp_path, "import torch\nfrom dataclasses import replace\n" + TINY + PREPROCESSED)
+    with pytest.raises(UsageError, match="what preprocessing makes of raw_test differs from the test split's inputs"):
+        hpsearch_here(tmp_path, *COMMAND)
+    assert not (tmp_path / "runs/tiny.retrain").exists()
 
 
 def test_the_card_says_what_matters(retrained: Path) -> None:
@@ -442,7 +505,7 @@ def test_a_model_that_cannot_be_exported_is_kept_all_the_same(tmp_path: Path) ->
     assert hpsearch_here(tmp_path, "run", "--study", "./branching.py", "--workers", "0", "--n-trials", "2") == 0
     assert hpsearch_here(tmp_path, "export", "--study", "./branching.py", "--top", "2") == 0
     retrain = ["retrain", "--study", "./branching.py", "--seeds", "1", "--workers", "0"]
-    with pytest.raises(HpsearchError, match="except the exported program: the model cannot be exported"):
+    with pytest.raises(HpsearchError, match=r"except model\.pt2: the model cannot be exported"):
         hpsearch_here(tmp_path, *retrain, "best/branching-1.json")
     folder = tmp_path / "reports/branching/retrain"
     assert checkpoint.load(folder / "model.pt")["intervals"] == 1
@@ -456,15 +519,6 @@ def test_a_model_that_cannot_be_exported_is_kept_all_the_same(tmp_path: Path) ->
     assert "It is number 2 of this\nstudy's models to be tested" in (folder / "card.md").read_text()
 
 
-def test_a_program_whose_outputs_are_not_numbers_is_none() -> None:
-    class Broken(torch.nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return inputs / 0.0 * 0.0
-
-    split = Split(torch.ones(4, 1), torch.zeros(4))
-    assert "differ from the model's by nan" in str(export_program(Broken(), split).error)
-
-
 def test_a_model_with_one_output_is_described_as_it_is_used(tmp_path: Path) -> None:
     study = str(STUDIES.parents[1] / "studies/perceptron.py")
     assert hpsearch_here(tmp_path, "run", "--study", study, "--workers", "0", "--n-trials", "1") == 0
@@ -475,7 +529,8 @@ def test_a_model_with_one_output_is_described_as_it_is_used(tmp_path: Path) -> N
     )
     folder = tmp_path / "reports/perceptron/retrain"
     page = (folder / "card.md").read_text()
-    assert "classes = program(inputs).flatten() > 0" in page
+    assert "probabilities = program(raw)  # (N, 2)" in page
+    assert "the loss, PerceptronCriterion, need not make these probabilities" in page
     # The test accuracy is to be read with the data set's own note on what it is of.
     assert "all of them for training, validation and test" in page
 

@@ -384,6 +384,7 @@ def export(**options: Any) -> None:
 @click.option("--workers", type=Count(0), help="Processes; 0 trains in this one.  [default: one per core, or GPU]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
 @out_option("reports/STUDY/retrain")
+@click.option("--onnx", is_flag=True, help="Write model.onnx as well, checked by onnxruntime.")
 def retrain(**options: Any) -> int:
     """Turn an exported configuration into a final model.
 

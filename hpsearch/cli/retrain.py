@@ -23,7 +23,7 @@ from hpsearch.results.configurations import (
     read_configuration,
 )
 from hpsearch.results.model_card import FinalModel, write_model
-from hpsearch.results.program import export_program
+from hpsearch.results.program import check_onnx, check_preprocessing, export_onnx, export_program
 from hpsearch.results.retrain import answers_of, candidates_frame, confirm, evaluate_once, luck, train_final_model
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pruners import most_intervals
@@ -44,6 +44,7 @@ class RetrainOptions:
     workers: int | None
     device: str
     out: Path | None
+    onnx: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,15 @@ class _Job:
     data: Dataset
     load_seconds: float
     device: str
+    onnx: bool
 
 
 def retrain(options: RetrainOptions) -> int:
     """Confirm the candidates, train the best one, test it once, write it; return the exit code."""
     console = make_console(stderr=True)
     set_data_folder(options.data)
+    if options.onnx:
+        check_onnx()
     job = _load(options, console)
     candidates = job.candidates
     folder = output_folder(options.out or Path("reports") / folder_name(candidates[0].study) / "retrain")
@@ -89,17 +93,20 @@ def retrain(options: RetrainOptions) -> int:
     with progress:
         final = _train_and_test(job, ranking, confirmed, progress)
     write_model(folder, final)
-    evaluation, error = final.evaluation, final.program.error
+    evaluation = final.evaluation
+    exported = {"model.pt2": final.program} | ({"model.onnx": final.onnx} if final.onnx else {})
     value, low, high = map(evaluation.format, (evaluation.value, evaluation.low, evaluation.high))
     figure = {"classes": "confusion.png", "numbers": "residuals.png"}.get(answers_of(job.study_file.study, job.data))
-    files = ["card.md", "model.pt", *(["model.pt2"] if error is None else []), *([figure] if figure else [])]
+    programs = [name for name, program in exported.items() if program.error is None]
+    files = ["card.md", "model.pt", *programs, *([figure] if figure else [])]
     print(
         f"\nTest        {measure.name} {value} on {evaluation.examples:,} examples (95 % interval {low} to {high})\n"
         f"Written     {folder}/{', '.join(files)} and tables",
         flush=True,
     )
-    if error is not None:
-        raise HpsearchError(f"everything is written except the exported program: {error}")
+    for name, program in exported.items():
+        if program.error is not None:
+            raise HpsearchError(f"everything is written except {name}: {program.error}")
     return 0
 
 
@@ -117,7 +124,11 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
     )
     assert job.data.test is not None
     # Before the test set is used: if the export raises, the test set must not have been used yet.
-    program = export_program(run.evaluated, job.data.test)
+    answers = answers_of(job.study_file.study, job.data)
+    program = export_program(
+        run.evaluated, job.data, answers, study=winner.study, trial=winner.trial, params=winner.params
+    )
+    onnx = export_onnx(program, run.evaluated, job.data, answers) if job.onnx else None
     return FinalModel(
         configuration=winner,
         run=run,
@@ -126,6 +137,7 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
         confirmed=confirmed,
         evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data),
         program=program,
+        onnx=onnx,
         command=as_typed(),
         device=job.device,
     )
@@ -148,7 +160,15 @@ def _load(options: RetrainOptions, console: Console) -> _Job:
         check_unchanged(candidate, path, study_file, data)
     if data.test is None:
         raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
-    return _Job(candidates=candidates, study_file=study_file, data=data, load_seconds=load_seconds, device=device)
+    check_preprocessing(data)
+    return _Job(
+        candidates=candidates,
+        study_file=study_file,
+        data=data,
+        load_seconds=load_seconds,
+        device=device,
+        onnx=options.onnx,
+    )
 
 
 def _executor(options: RetrainOptions, job: _Job) -> Executor:

@@ -40,7 +40,6 @@ class Dataset:
     model's file, which takes raw examples; what its attribute `about` (a dict of numbers and texts, if it has one) says
     of them is in the file as well. `raw_test` are the raw examples (N, ...) of the test split, or the first of them.
     """
-    """
 
     train: Examples
     validation: Examples

@@ -1,14 +1,12 @@
-"""The files of a final model: weights, the exported program, tables, a figure, a model card."""
+"""The files of a final model: weights, exported programs, tables, a figure, a model card."""
 
 import json
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from hpsearch import checkpoint
@@ -16,22 +14,23 @@ from hpsearch.baseline import baseline_of
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.measure import ACCURACY, column_of
-from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.configurations import Configuration
 from hpsearch.results.figures import COLOURS, make_figure, write_figure
 from hpsearch.results.program import Program
 from hpsearch.results.retrain import Evaluation, luck
+from hpsearch.results.usage import usage
 from hpsearch.text import plural
-from hpsearch.training import Run, take
+from hpsearch.training import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalModel:
     """A trained model and the results that led to it.
 
-    `candidates` and `confirmed` are the frames of `hpsearch.results.retrain`, `command` is what was typed.
+    `candidates` and `confirmed` are the frames of `hpsearch.results.retrain`, `command` is what was typed,
+    `onnx` is None unless it was asked for.
     """
 
     configuration: Configuration
@@ -41,6 +40,7 @@ class FinalModel:
     confirmed: pd.DataFrame
     evaluation: Evaluation
     program: Program
+    onnx: Program | None
     command: str
     device: str
 
@@ -55,9 +55,10 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     tested = list(dict.fromkeys([*_tested_before(folder), digest]))
     checkpoint.save(folder / "model.pt", {"model": weights, "params": configuration.params, "intervals": run.interval})
-    (folder / "model.pt2").unlink(missing_ok=True)
-    if program.error is None:
-        write_atomically(folder / "model.pt2", program.content)
+    for name, exported in (("model.pt2", program), ("model.onnx", final.onnx)):
+        (folder / name).unlink(missing_ok=True)
+        if exported is not None and exported.error is None:
+            write_atomically(folder / name, exported.content)
     result = {
         "configuration": configuration.digest,
         "params": configuration.params,
@@ -71,6 +72,11 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
         **{f"test_{column_of(name)}": value for name, value in evaluation.values.items()},
         f"test_{evaluation.measure.column}_95": [evaluation.low, evaluation.high],
         "exported_difference": program.difference if program.error is None else program.error,
+        **(
+            {"onnx_difference": final.onnx.difference if final.onnx.error is None else final.onnx.error}
+            if final.onnx
+            else {}
+        ),
         "tested": tested,
         "versions": versions(),
     }
@@ -134,7 +140,7 @@ def plot_residuals(numbers: pd.DataFrame) -> Figure:
 def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     """Return the page; `tested` models of the study have been tested, this one included."""
     configuration, run, data = final.configuration, final.run, final.data
-    candidates, evaluation, program = final.candidates, final.evaluation, final.program
+    candidates, evaluation = final.candidates, final.evaluation
     best = candidates.to_dict("records")[0]
     shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
     if run.schedule is None:
@@ -197,7 +203,7 @@ function gives them{f" and {len(data.classes)} classes: {', '.join(data.classes)
 
 ## Use
 
-{_use(run, data, program, shape)}
+{usage(final.program, final.onnx, run.loss)}
 
 ## Limits
 
@@ -269,25 +275,3 @@ def _use_of_the_test_set(tested: int) -> str:
         return "The test set was used\nonce by this command, after everything below was decided."
     place = f"It is number {tested} of this\nstudy's models to be tested"
     return f"**{place}**: the best of several test results is optimistic."
-
-
-def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
-    """Return the section on how to load and call the model."""
-    weights = "`model.pt` holds the weights, for `hpsearch.checkpoint.load`."
-    if program.error is not None:
-        return f"There is no exported program: {program.error}. {weights}"
-    assert data.test is not None
-    inputs, _ = take(data.test, torch.arange(min(2, length(data.test))), run.device)
-    with torch.no_grad():
-        one = has_one_output(run.evaluated.to(run.device).eval()(inputs))
-    classes = "program(inputs).flatten() > 0" if one else "program(inputs).argmax(dim=1)"
-    sizes = shape.replace("x", ", ")
-    return f"""```python
-import torch
-
-program = torch.export.load("model.pt2").module()
-classes = {classes}  # inputs: (N, {sizes}) float32, as the data set gives them
-```
-
-`model.pt2` was loaded back: on {program.examples} test examples its outputs differ from the model's by at most
-{program.difference:.1e}. {weights}"""
