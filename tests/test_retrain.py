@@ -279,34 +279,16 @@ def test_a_users_own_preprocessing_is_part_of_the_program(tmp_path: Path) -> Non
 
 def test_a_preprocessing_other_than_the_trainings_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     prepare(tmp_path, "import torch\nfrom dataclasses import replace\n" + TINY + PREPROCESSED)
-    with pytest.raises(UsageError, match="what preprocessing makes of raw_test differs from the test split's inputs"):
-        hpsearch_here(tmp_path, *COMMAND)
+    for command in (COMMAND, ["check", "--study", "studies/tiny.py"]):
+        with pytest.raises(UsageError, match="what preprocessing makes of raw_test differs from the test split's"):
+            hpsearch_here(tmp_path, *command)
     assert not (tmp_path / "runs/tiny.retrain").exists()
-
-
-def test_the_card_says_what_matters(retrained: Path) -> None:
-    page = (retrained / "reports/tiny/retrain/card.md").read_text()
-    found = result(retrained)
-    assert f"**Test accuracy {found['test_accuracy']:.2%}**" in page
-    assert f"{found['test_correct']} of\n360 test examples" in page
-    assert "hpsearch retrain best/tiny-1.json best/tiny-2.json --seeds 3" in page
-    assert str(found["weights_digest"]) in page
-    assert (retrained / "reports/tiny/retrain/confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert "studies/tiny.py" in page
-    assert str(retrained) not in page
-
-
-def test_the_same_command_gives_the_same_model_also_with_other_workers(retrained: Path, tmp_path: Path) -> None:
-    prepare(tmp_path)
-    command = [*COMMAND[:-1], "2"]
-    assert hpsearch_here(tmp_path, *command) == 0
-    for name in ("result.json", "candidates.csv", "classes.csv", "confusion.csv"):
-        again = (tmp_path / "reports/tiny/retrain" / name).read_bytes()
-        assert again == (retrained / "reports/tiny/retrain" / name).read_bytes()
-    # Once more it only puts together what is on disk.
-    before = (tmp_path / "reports/tiny/retrain/confirmed.csv").read_text()
-    assert hpsearch_here(tmp_path, *command) == 0
-    assert (tmp_path / "reports/tiny/retrain/confirmed.csv").read_text() == before
+    study = tmp_path / "studies/tiny.py"
+    study.write_text(study.read_text().replace("raw * 2", "raw.view(3)"))
+    with pytest.raises(
+        UsageError, match=r"tiny.py:\d+: 'return raw.view\(3\)': dataset: preprocessing fails on raw_test"
+    ):
+        hpsearch_here(tmp_path, "check", "--study", "studies/tiny.py")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.measure import ACCURACY
 from hpsearch.own_run import OwnRun, start_run
+from hpsearch.results.program import check_preprocessing
 from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.text import duration, plural, short
@@ -50,6 +51,7 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
         console.print(f"\ngrid     {points}", soft_wrap=True)
         dataset = definition.load_data()
         _print_data(console, definition, dataset)
+        check_preprocessing(dataset)
         check_first_batch(study_file, dataset)
         _try_batch(console, study_file, dataset, n_trials, workers or default_workers("cpu"))
 

@@ -155,12 +155,12 @@ def _load(options: RetrainOptions, console: Console) -> _Job:
     began = time.monotonic()
     with users_code(study_file.path):
         data = study_file.study.load_data()
+        check_preprocessing(data)
     load_seconds = study_file.seconds + time.monotonic() - began
     for path, candidate in zip(paths, candidates, strict=True):
         check_unchanged(candidate, path, study_file, data)
     if data.test is None:
         raise UsageError(f"the data set of {study_file.path.name} has no test split to evaluate the final model on")
-    check_preprocessing(data)
     return _Job(
         candidates=candidates,
         study_file=study_file,

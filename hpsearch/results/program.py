@@ -101,9 +101,9 @@ def check_preprocessing(data: Dataset) -> None:
         with torch.no_grad():
             made = preprocessing(raw)
     except Exception as error:
-        raise UsageError(
-            f"dataset: preprocessing fails on raw_test: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        message = f"dataset: preprocessing fails on raw_test: {type(error).__name__}: {' '.join(str(error).split())}"
+        # The traceback contains the user's lines.
+        raise UsageError(message).with_traceback(error.__traceback__) from error
     if not isinstance(made, Tensor) or made.shape != inputs.shape or made.dtype != inputs.dtype:
         got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise UsageError(
