@@ -79,7 +79,9 @@ def test_from_check_to_retrain(name: str, tmp_path: Path, capsys: pytest.Capture
     if net.exports:
         assert hpsearch_here(tmp_path, *retrain) == 0
     else:
-        with pytest.raises(HpsearchError, match="everything is written except model.pt2: the model cannot be exported"):
+        with pytest.raises(
+            HpsearchError, match=r"everything is written except model\.pt2: the model cannot be exported"
+        ):
             hpsearch_here(tmp_path, *retrain)
     written = json.loads((tmp_path / "reports/study/retrain/result.json").read_text())
     assert written["test_examples"] == 9

@@ -213,7 +213,8 @@ def _examples(data: Dataset) -> tuple[Tensor, Tensor]:
 
 def _copied(model: nn.Module) -> nn.Module:
     # `torch.export.save` keeps weights contiguous; in training they may have been channels last.
-    copied: nn.Module = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    copied: nn.Module = copy.deepcopy(model).cpu().eval()
+    copied.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return copied
 
 

@@ -31,8 +31,7 @@ about = json.loads(files["{DESCRIPTION}"])
 {_asking(about)}
 ```
 
-It takes {about["input"]["dtype"]} {_shape(about["input"])}, of any number N of examples; another type or shape is an error.
-{_preprocessing(about["input"])}
+It takes {_preprocessing(about["input"])}
 {_answers(about["output"], loss)}
 
 `model.pt2` was loaded back: on {_compared(program)}.
@@ -90,16 +89,16 @@ def _shape(form: dict[str, Any]) -> str:
 
 
 def _preprocessing(taken: dict[str, Any]) -> str:
+    form = f"{taken['dtype']} {_shape(taken)}, any number N of examples; another type or shape is an error."
     if taken.get("kind") == "image":
-        return "Pixels are of 8 bits, from 0 to 255: it scales and normalises them itself."
+        return f"{form}\nPixels are of 8 bits, from 0 to 255: it scales and normalises them itself."
     if taken.get("kind") == "table":
-        return (
-            'The columns are in the order of `about["input"]["columns"]`. It standardises numbers itself, NaN where they\n'
-            "are missing, and encodes categories, which are given by their place among those of their column."
-        )
+        return f"""{form}
+The columns are in the order of `about["input"]["columns"]`. It standardises numbers itself, NaN where they are missing,
+and encodes categories, which are given by their place among those of their column."""
     if taken["preprocessing"]:
-        return f"They are {taken.get('description', 'raw examples')}: it preprocesses them itself."
-    return "They are as the study's data set function gives them: there is no preprocessing in the file."
+        return f"{form}\nThey are {taken.get('description', 'raw examples')}: it preprocesses them itself."
+    return f"{form}\nThey are as the study's data set function gives them: there is no preprocessing in the file."
 
 
 def _answers(answered: dict[str, Any], loss: Any) -> str:
