@@ -32,6 +32,7 @@ from hpsearch import (
     images,
     table,
 )
+from hpsearch.datasets import preprocessed
 from hpsearch.results.program import (
     Program,
     check_onnx,
@@ -281,7 +282,8 @@ def own(preprocessing: nn.Module | None, raw: torch.Tensor | None, inputs: torch
 
 def test_a_users_own_preprocessing_is_part_of_the_file() -> None:
     raw = torch.arange(12).reshape(6, 2)
-    dataset = own(Doubling(), raw, raw.float() * 2)
+    split = Split(raw, torch.arange(6) % 2)
+    dataset = preprocessed(Doubling(), train=split, validation=split, test=split, classes=("no", "yes"))
     check_preprocessing(dataset)
     model = nn.Linear(2, 2)
     program = export_program(model, dataset)

@@ -17,6 +17,7 @@ from hpsearch.datasets.downloads import (
 )
 from hpsearch.datasets.folders import DATA_VARIABLE, data_folder
 from hpsearch.datasets.image_folder import images
+from hpsearch.datasets.preprocessing import preprocessed
 from hpsearch.datasets.tables import table
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "length",
     "mnist",
     "points",
+    "preprocessed",
     "table",
 ]

@@ -20,7 +20,7 @@ def preprocessed(
     classes: tuple[str, ...],
     note: str = "",
 ) -> Dataset:
-    """Return the data set whose inputs are what `preprocessing` makes of the inputs of these splits."""
+    """Return the data set whose inputs are what `preprocessing`, in evaluation mode, makes of those of raw splits."""
     preprocessing.eval()
     return Dataset(
         train=_inputs(preprocessing, train),
