@@ -1,10 +1,12 @@
 """The final model's file: raw examples in, named classes with probabilities out, by plain PyTorch."""
 
+import io
 import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +272,8 @@ def test_onnx_gives_the_same(exported: dict[str, tuple[Path, Dataset, nn.Module,
 class Doubling(nn.Module):
     """A user's own preprocessing."""
 
+    about: dict[str, Any]
+
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         return raw.float() * 2
 
@@ -295,6 +299,18 @@ def test_a_users_own_preprocessing_is_part_of_the_file() -> None:
     dataset = replace(dataset, train=lazy, validation=lazy, test=lazy, raw_test=raw[:3])
     check_preprocessing(dataset)
     assert export_program(model, dataset).examples == 3
+
+
+def test_what_a_users_own_preprocessing_says_of_raw_examples_is_in_the_file() -> None:
+    module = Doubling()
+    module.about = {"kind": "image", "taken": date(2026, 1, 2), "dtype": "none"}
+    raw = torch.arange(12).reshape(6, 2)
+    program = export_program(nn.Linear(2, 2), own(module, raw, raw.float() * 2))
+    files = {"model.json": ""}
+    torch.export.load(io.BytesIO(program.content), extra_files=files)
+    said = json.loads(files["model.json"])["input"]
+    assert (said["kind"], said["taken"], said["dtype"]) == ("image", "2026-01-02", "int64")
+    assert "raw = torch.zeros(1, 2, dtype=torch.int64)" in usage(program, None, CrossEntropy())
 
 
 def test_without_preprocessing_the_file_takes_inputs_of_their_type_only() -> None:

@@ -138,7 +138,9 @@ def export_program(model: nn.Module, data: Dataset, answers: str = "classes", **
             # Two examples, because torch.export takes a batch of one for a constant; copied, because the program keeps
             # them, with all the memory that they are a view of.
             program = torch.export.export(whole, (raw[[0, -1]],), dynamic_shapes=({0: batch},))
-            torch.export.save(program, buffer, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
+            torch.export.save(
+                program, buffer, extra_files={DESCRIPTION: json.dumps(description, indent=2, default=str)}
+            )
             content = buffer.getvalue()
             with torch.no_grad():
                 found = load_program(content)(raw)
@@ -191,7 +193,7 @@ def export_onnx(program: Program, model: nn.Module, data: Dataset, answers: str 
                 verbose=False,
             )
             assert made is not None
-            made.model.metadata_props[DESCRIPTION] = json.dumps(program.description)
+            made.model.metadata_props[DESCRIPTION] = json.dumps(program.description, default=str)
             content = made.model_proto.SerializeToString()
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
             (found,) = session.run(None, {"raw": raw.numpy()})
@@ -227,7 +229,7 @@ def _described(data: Dataset, raw: Tensor, found: Tensor, answers: str) -> dict[
     """Return what a program's file says of it."""
     about = getattr(data.preprocessing, "about", {})
     return {
-        "input": {**_format(raw), "preprocessing": data.preprocessing is not None, **about},
+        "input": {**about, **_format(raw), "preprocessing": data.preprocessing is not None},
         "output": {**_format(found), "kind": ANSWERS[answers].__name__},
         "classes": list(data.classes),
     }

@@ -40,7 +40,8 @@ It takes {_preprocessing(about["input"])}
 
 def _reading(taken: dict[str, Any]) -> tuple[str, str]:
     """Return the imports, and the lines that make `raw`, the tensor that the program takes."""
-    if taken.get("kind") == "image":
+    # What a user's own module says of itself may lack any of these.
+    if taken.get("kind") == "image" and taken.keys() >= {"mode", "height", "width", "resized"}:
         return "import numpy\nimport torch\nfrom PIL import Image", _image_lines(taken)
     if taken.get("kind") == "table":
         return "import pandas\nimport torch", _TABLE_LINES
