@@ -42,8 +42,9 @@ SHOWN = {"weight_decay": 0.01, "l1": 0.001, "dropout": 0.5}
 def mislabelled_digits() -> Dataset:
     """Return the 8x8 digits with the share `WRONG` of each split's labels replaced by another class."""
     clean = digits(size=8)
-    splits = {name: _mislabelled(getattr(clean, name)) for name in ("train", "validation", "test")}
-    return Dataset(**splits, classes=clean.classes, note=f"digits with {WRONG:.0%} of the labels wrong, on purpose")
+    train, validation, test = (_mislabelled(getattr(clean, name)) for name in ("train", "validation", "test"))
+    note = f"digits with {WRONG:.0%} of the labels wrong, on purpose"
+    return Dataset(train=train, validation=validation, test=test, classes=clean.classes, note=note)
 
 
 def _mislabelled(split: Examples) -> Split:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 
 from hpsearch.cli.arguments import as_typed, default_workers, output_folder, set_data_folder
@@ -15,6 +16,7 @@ from hpsearch.datasets import Dataset, length
 from hpsearch.devices import check_device
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Executor, make_executor
+from hpsearch.loading import source
 from hpsearch.progress import RetrainProgress
 from hpsearch.results import markdown
 from hpsearch.results.configurations import (
@@ -116,14 +118,14 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
     )
     assert job.data.test is not None
     # Before the test set is used: if the export raises, the test set must not have been used yet.
-    program = export_program(run.evaluated, job.data.test)
+    program = export_program(run.evaluated, source(job.data, "test", torch.device("cpu")))
     return FinalModel(
         configuration=winner,
         run=run,
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data),
+        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data, run.batch_size),
         program=program,
         command=as_typed(),
         device=job.device,

@@ -45,7 +45,7 @@ def context(preloaded: str) -> Any:
 
 
 class Child:
-    """A daemonic process and a pipe to it.
+    """A process and a pipe to it. It is not daemonic, so that it may have child processes; `_end_all` ends it.
 
     `gone` is True once the process has ended and all its messages were received. `SIGNALS` are blocked when it starts,
     and in the fork server too: a signal to the whole process group must not end the server.
@@ -140,7 +140,7 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for attempt in range(START_ATTEMPTS):
         time.sleep(0.2 * attempt)
-        process = context.Process(target=_begin, args=(safe_path, target, arguments), daemon=True)
+        process = context.Process(target=_begin, args=(safe_path, target, arguments))
         # Otherwise a new interpreter looks in the working directory first, even for the modules of Python itself.
         os.environ[SAFE_PATH] = "1"
         try:

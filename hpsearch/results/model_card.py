@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from hpsearch import checkpoint
 from hpsearch.baseline import baseline_of
 from hpsearch.checkpoint import write_atomically
-from hpsearch.datasets import Dataset, Examples, Split, length
+from hpsearch.datasets import Dataset, Split, length
+from hpsearch.loading import Source, source, take
 from hpsearch.measure import ACCURACY, column_of
 from hpsearch.optim import has_one_output
 from hpsearch.provenance import machine, versions, versions_line
@@ -26,7 +27,7 @@ from hpsearch.results.configurations import Configuration
 from hpsearch.results.figures import COLOURS, make_figure, write_figure
 from hpsearch.results.retrain import Evaluation, luck
 from hpsearch.text import plural
-from hpsearch.training import Run, take
+from hpsearch.training import Run
 
 # The largest difference allowed between the outputs of the model and of the exported program.
 TOLERANCE = 1e-4
@@ -65,13 +66,15 @@ class FinalModel:
     device: str
 
 
-def export_program(model: nn.Module, split: Examples) -> Program:
+def export_program(model: nn.Module, split: Source) -> Program:
     """Return a model as a program for any batch size, compared on the first examples of `split`.
 
     The program is loaded back from its bytes before it is compared. Its `error` is set if it differs by more than
     `TOLERANCE`, or if the model cannot be exported.
     """
     inputs, _ = take(split, torch.arange(min(COMPARED, length(split))), torch.device("cpu"))
+    if not isinstance(inputs, Tensor):
+        return Program(error=f"a model whose inputs are a {type(inputs).__name__}, not one tensor, is not exported")
     inputs = inputs.cpu()
     # A clone, because the program keeps its example inputs, with all the memory they are a view of.
     batch = torch.export.Dim("batch", min=1, max=65_536)
@@ -330,7 +333,7 @@ def _use(run: Run, data: Dataset, program: Program, shape: str) -> str:
     if program.error is not None:
         return f"There is no exported program: {program.error}. {weights}"
     assert data.test is not None
-    inputs, _ = take(data.test, torch.arange(min(2, length(data.test))), run.device)
+    inputs, _ = take(source(data, "test", run.device), torch.arange(min(2, length(data.test))), run.device)
     with torch.no_grad():
         one = has_one_output(run.evaluated.to(run.device).eval()(inputs))
     classes = "program(inputs).flatten() > 0" if one else "program(inputs).argmax(dim=1)"
