@@ -18,6 +18,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import util
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,7 +95,8 @@ class Loader:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except Exception as error:
+                # Errors of the user's code come as a `_Failure`. This one is that of a connection, or torch's.
                 died = self._died()
                 if died is None:
                     raise
@@ -147,8 +149,9 @@ class Loader:
 
     def _died(self) -> str | None:
         """Return how a loader worker ended, if one has."""
+        # A connection may fail shortly before the process is known to have ended.
+        wait([process.sentinel for process in self._processes], 1.0)
         for process in self._processes:
-            # `exitcode` waits for nothing: it is None while the process is running.
             if process.exitcode is not None:
                 code = process.exitcode
                 name = signal.Signals(-code).name if code < 0 else ""

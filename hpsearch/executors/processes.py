@@ -15,6 +15,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing import util
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     global _starter
     _starter = os.getpid()
     safe_path = os.environ.get(SAFE_PATH)
+    # For sockets of the processes that the new one starts. This process removes it; that one may be killed.
+    util.get_temp_dir()
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for attempt in range(START_ATTEMPTS):
         time.sleep(0.2 * attempt)
