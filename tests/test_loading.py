@@ -20,6 +20,7 @@ from hpsearch.errors import WorkerDied
 from hpsearch.executors import Died, Ended, InlineExecutor, Task
 from hpsearch.loading import Loader, call, in_order, source, take
 from hpsearch.training import IntervalReport, Run, evaluate, train
+from support.command_line import Started, hpsearch, wait_for
 
 CPU = torch.device("cpu")
 BuildStudy = Callable[..., Study]
@@ -401,3 +402,195 @@ class TestCollate:
         inputs, targets = take(Together(torch.zeros(4, 2), torch.arange(4)), torch.tensor([2, 0]), CPU)
         assert torch.equal(inputs, torch.ones(2, 2))
         assert targets.tolist() == [2, 0]
+
+
+class TestFolderOfImages:
+    """torchvision's ImageFolder with random transforms, on the command line."""
+
+    TEXT = """
+import os
+import time
+
+import torch
+from torch import nn
+
+from hpsearch import SGD, Dataset, Recipe, Study, import_torchvision
+
+ImageFolder = import_torchvision("datasets").ImageFolder
+transforms = import_torchvision("transforms")
+
+
+class Slow(ImageFolder):
+    def __getitem__(self, index):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return super().__getitem__(index)
+
+
+def dataset():
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(8, antialias=True),
+            transforms.RandomHorizontalFlip(),
+            transforms.ColorJitter(brightness=0.4),
+            transforms.ToTensor(),
+        ]
+    )
+    train, validation = (Slow(f"images/{part}", transform) for part in ("train", "val"))
+    workers = int(os.environ.get("LOADER_WORKERS", "2"))
+    return Dataset(
+        train=train, validation=validation, test=validation, classes=tuple(train.classes), loader_workers=workers
+    )
+
+
+def recipe(space):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(3 * 8 * 8, 2))
+    return Recipe(model=model, optimizer=SGD(lr=space.float("lr", 0.01, 0.1)), batch_size=4)
+
+
+study = Study(recipe=recipe, dataset=dataset, epochs=3, n_trials=1, pruner="none")
+"""
+    COMMAND = ("run", "--study", "photos.py", "--workers", "1")
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        from PIL import Image
+
+        draw = np.random.default_rng(0)
+        for part, count in (("train", 20), ("val", 8)):
+            for kind in ("cats", "dogs"):
+                folder = tmp_path / "images" / part / kind
+                folder.mkdir(parents=True)
+                for number in range(count // 2):
+                    pixels = draw.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}.png")
+        (tmp_path / "photos.py").write_text(self.TEXT)
+
+    def history(self, folder: Path) -> list[str]:
+        lines = (folder / "runs" / "photos" / "0" / "history.csv").read_text().splitlines()
+        return [line.rpartition(",")[0] for line in lines]  # Without seconds.
+
+    def undisturbed(self, folder: Path, workers: int) -> list[str]:
+        other = folder / f"with_{workers}"
+        other.mkdir()
+        (other / "images").symlink_to(folder / "images")
+        (other / "photos.py").write_text(self.TEXT)
+        done = hpsearch(*self.COMMAND, cwd=other, LOADER_WORKERS=str(workers))
+        assert done.returncode == 0, done.stderr
+        return self.history(other)
+
+    @pytest.mark.parametrize("killed", ["training worker", "loader worker", "supervisor"])
+    def test_is_killed_in_mid_epoch_and_continues_exactly(
+        self, killed: str, start: Callable[..., Started], tmp_path: Path
+    ) -> None:
+        run = start(*self.COMMAND, SLOW="0.1")
+        wait_for(lambda: (tmp_path / "runs/photos/0/last.pt").exists())
+        loaders = [process for process in run.workers() if process.name() == "pt_data_worker"]
+        assert len(loaders) == 4
+        if killed == "training worker":
+            loaders[0].parent().kill()
+        elif killed == "loader worker":
+            loaders[0].kill()
+        else:
+            run.process.kill()
+        wait_for(lambda: not any(process.is_running() for process in loaders[: 1 if killed == "loader worker" else 4]))
+        if killed == "supervisor":
+            run.wait()
+            done = hpsearch(*self.COMMAND, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        else:
+            assert run.wait() == 0
+            who = "a loader worker" if killed == "loader worker" else "its worker"
+            assert f"{who} was killed by SIGKILL (out of memory?); it continues" in run.err.read_text()
+        assert not any(process.is_running() for process in loaders)
+        assert self.history(tmp_path) == self.undisturbed(tmp_path, 0) == self.undisturbed(tmp_path, 1)
+
+    @pytest.mark.parametrize("workers", ["0", "1"])
+    def test_an_interrupt_leaves_no_process_behind(
+        self, workers: str, start: Callable[..., Started], tmp_path: Path
+    ) -> None:
+        run = start(*self.COMMAND[:-1], workers, SLOW="0.1")
+        wait_for(lambda: (tmp_path / "runs/photos/0/last.pt").exists())
+        below = run.workers()
+        run.interrupt(signal.SIGINT)
+        assert run.wait() == 130
+        assert "Traceback" not in run.err.read_text()
+        wait_for(lambda: not any(process.is_running() for process in below), timeout=5)
+        done = hpsearch(*self.COMMAND, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert self.history(tmp_path) == self.undisturbed(tmp_path, 0)
+
+    def test_a_damaged_image_is_named_in_a_line(self, tmp_path: Path) -> None:
+        (tmp_path / "images/train/dogs/3.png").write_bytes(b"no image")
+        done = hpsearch(*self.COMMAND, cwd=tmp_path)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert "photos.py:" in last
+        assert "return super().__getitem__(index)" in last
+        assert "example 13 cannot be read: UnidentifiedImageError: cannot identify image file" in last
+        assert "3.png" in last
+
+
+RAGGED = """
+import random
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+
+from hpsearch import SGD, Dataset, Recipe, Study
+
+
+class Sentences(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return {"numbers": torch.arange(index % 9 + 1) % 10, "even": index % 2, "name": f"sentence {index}"}
+
+
+def collate(examples):
+    sequences = [example["numbers"] for example in examples]
+    return pack_sequence(sequences, enforce_sorted=False), torch.tensor([example["even"] for example in examples])
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.recurrent, self.layer = nn.Embedding(10, 4), nn.GRU(4, 4), nn.Linear(4, 2)
+
+    def forward(self, numbers):
+        return self.layer(self.recurrent(numbers._replace(data=self.embedding(numbers.data)))[1][0])
+
+
+def dataset():
+    split = Sentences()
+    return Dataset(
+        train=split, validation=split, test=split, classes=("odd", "even"), loader_workers=1, collate=collate
+    )
+
+
+def recipe(space):
+    return Recipe(model=Net(), optimizer=SGD(lr=space.float("lr", 0.01, 0.1)), batch_size=16)
+
+
+study = Study(recipe=recipe, dataset=dataset, epochs=2, n_trials=1)
+"""
+
+
+def test_ragged_sequences_from_check_to_retrain(tmp_path: Path) -> None:
+    (tmp_path / "ragged.py").write_text(RAGGED)
+    for command in (
+        ("check", "--study", "ragged.py"),
+        ("run", "--study", "ragged.py", "--workers", "1"),
+        ("report", "--study", "ragged.py"),
+        ("export", "--study", "ragged.py"),
+    ):
+        done = hpsearch(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = hpsearch("retrain", "best/ragged-1.json", "--study", "ragged.py", "--seeds", "1", cwd=tmp_path)
+    folder = tmp_path / "reports" / "ragged" / "retrain"
+    assert (folder / "model.pt").exists()
+    assert (folder / "card.md").exists()
+    # There is no exported program, which is said in one line.
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("hpsearch: everything is written except the exported program: ")
