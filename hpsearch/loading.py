@@ -89,18 +89,13 @@ class Loader:
                 yield self.take(indices, seed)
             return
         self._requests.waiting = iter(requests)
-        iterator = self._started()
+        with self._explaining_deaths():
+            iterator = self._started()
         while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
+            with self._explaining_deaths():
+                batch = next(iterator, None)
+            if batch is None:
                 return
-            except Exception as error:
-                # Errors of the user's code come as a `_Failure`. This one is that of a connection, or torch's.
-                died = self._died()
-                if died is None:
-                    raise
-                raise WorkerDied(died) from error
             yield self._received(batch)
 
     def close(self) -> None:
@@ -146,6 +141,17 @@ class Loader:
             batch.reraise()
         inputs, targets = batch
         return _moved(inputs, self._device), targets.to(self._device, non_blocking=True)
+
+    @contextlib.contextmanager
+    def _explaining_deaths(self) -> Iterator[None]:
+        try:
+            yield
+        # Errors of the user's code come as a `_Failure`. This one is that of a connection, or torch's.
+        except Exception as error:
+            died = self._died()
+            if died is None:
+                raise
+            raise WorkerDied(died) from error
 
     def _died(self) -> str | None:
         """Return how a loader worker ended, if one has."""
