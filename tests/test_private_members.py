@@ -12,6 +12,7 @@ import pytest
 from optuna.samplers import QMCSampler
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torch.utils.tensorboard import SummaryWriter
 
 import hpsearch
@@ -29,6 +30,7 @@ IMPORTED = {
 MEMBERS: dict[str, object] = {
     "_forkserver": multiprocessing.forkserver,
     "_forkserver_pid": multiprocessing.forkserver._forkserver,
+    "_shutdown_workers": _MultiProcessingDataLoaderIter,
     "_stop": multiprocessing.forkserver._forkserver,
     "_get_file_writer": SummaryWriter,
     "_get_trials": optuna.Study,
