@@ -26,9 +26,7 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     console = make_console()
     stored = open_storage(storage)
     studies = overviews(stored, study)
-    table = plain_table(
-        "study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial"
-    )
+    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
     for one in studies:
         table.add_row(
             one.name,
