@@ -106,10 +106,10 @@ class Loader:
         slow = threading.Timer(END_SECONDS, _kill, [self._processes])
         slow.daemon = True
         slow.start()
-        try:
+        # torch's handler of SIGCHLD, if a DataLoader of the user's has installed it, raises an error for those killed.
+        with contextlib.suppress(RuntimeError):
             iterator._shutdown_workers()
-        finally:
-            slow.cancel()
+        slow.cancel()
 
     def _started(self) -> Iterator[Any]:
         """Return an iterator over the requests that wait, with the same workers every time."""
@@ -117,7 +117,7 @@ class Loader:
             return iter(self._loader)
         before = multiprocessing.active_children()
         with _forking(self._device):
-            self._loader = DataLoader(
+            loader: DataLoader[Any] = DataLoader(
                 self._reader,
                 # Each of the sampler's indices is a request, and each of the data set's items a batch.
                 sampler=self._requests,
@@ -131,9 +131,10 @@ class Loader:
                 generator=torch.Generator(),
                 persistent_workers=True,
             )
-            self._iterator = iter(self._loader)
-            _open.add(self)
+            self._iterator = iter(loader)
+        self._loader = loader
         self._processes = [child for child in multiprocessing.active_children() if child not in before]
+        _open.add(self)
         return self._iterator  # type: ignore[no-any-return]
 
     def _received(self, batch: "Batch | _Failure") -> Batch:

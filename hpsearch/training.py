@@ -414,17 +414,18 @@ def _batches(run: Run, first: int, last: int) -> Iterator[Batch]:
 
 def _requests(run: Run, first: int, last: int) -> Iterator[Request]:
     """Yield what is in the batches. An epoch's order depends only on (seed, epoch), their draws on (seed, step)."""
-    examples = length(run.train_split)
+    examples, in_memory = length(run.train_split), isinstance(run.train_split, Split)
     epoch = -1
     for step in range(first, last):
         if step // run.steps_per_epoch != epoch:
             epoch = step // run.steps_per_epoch
             generator = torch.Generator().manual_seed(derive_seed(run.seed, "order", epoch))
             order = torch.randperm(examples, generator=generator)
-            if isinstance(run.train_split, Split):
+            if in_memory:
                 order = order.to(run.device)
         start, stop = run.bounds(step % run.steps_per_epoch)
-        yield order[start:stop], derive_seed(run.seed, "examples", step)
+        # Examples in memory draw nothing; a seed takes as long as a hundredth of a small step.
+        yield order[start:stop], 0 if in_memory else derive_seed(run.seed, "examples", step)
 
 
 def _plain(state: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import TensorDataset
 
 from hpsearch import Dataset, Split, UsageError, cifar10, digits, fashion_mnist, mnist, points
@@ -291,6 +292,18 @@ class TestFingerprintOfAugmentedData:
                 {"more": 1},
             ]
             assert len({str(of(collated, **change)) for change in [{}, *changes]}) == len(changes) + 1
+
+    def test_depends_on_the_collate_function(self) -> None:
+        examples: Any = [torch.zeros(length) for length in (1, 2, 3)]
+
+        def of(padding: float) -> dict[str, str]:
+            def collate(sequences: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+                return pad_sequence(sequences, padding_value=padding), torch.zeros(len(sequences))
+
+            return fingerprint(Dataset(train=examples, validation=examples, test=None, classes=("a",), collate=collate))
+
+        assert of(0.0) == of(0.0)
+        assert of(0.0) != of(1.0)
 
     @pytest.mark.parametrize(
         "draw",

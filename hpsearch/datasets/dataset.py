@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,14 +168,14 @@ _INPUTS = (*_TENSORS, Mapping, tuple, list)
 def fingerprint(dataset: Dataset) -> dict[str, str]:
     """Return short texts that identify the data of a search by its sizes, classes and contents.
 
-    A torch `Dataset` is represented by a few examples, not collated. They are read under a fixed seed, so that random
-    augmentation by torch, numpy or Python's `random` gives the same ones again. Parts of them that vary nevertheless,
-    because they come from the user's own generator, count by type and shape only.
+    A torch `Dataset` is represented by a few examples, and by a batch of them if there is a collate function. They are
+    read under a fixed seed, so that random augmentation by torch, numpy or Python's `random` gives the same ones again.
+    Parts that vary nevertheless, because they come from the user's own generator, count by type and shape only.
     """
     texts = {"classes": ", ".join(dataset.classes)}
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         hasher = hashlib.sha256()
-        for part in split if isinstance(split, Split) else _sampled(split, pairs=dataset.collate is None):
+        for part in split if isinstance(split, Split) else _sampled(split, dataset.collate):
             hasher.update(_content(part))
         texts[name] = f"{length(split):,} examples, {hasher.hexdigest()[:12]}"
     return texts
@@ -187,20 +188,25 @@ _DRAWS = 8
 Part = Tensor | str
 
 
-def _sampled(split: Any, *, pairs: bool) -> Iterator[Part]:
+def _sampled(split: Any, collate: Collate | None) -> Iterator[Part]:
     """Yield the parts of the first, the middle and the last example of a torch `Dataset`, or what identifies them.
 
     The parts of nested examples have a path; the same part of all the examples comes together.
     """
-    count = length(split)
+    indices = sorted({0, length(split) // 2, length(split) - 1})
+
+    def example(index: int) -> Any:
+        return split[index] if collate is not None else as_pair(split[index], index)
+
+    reads: list[Callable[[], Any]] = [partial(example, index) for index in indices]
+    if collate is not None:
+        reads.append(lambda: {"batch": collate([example(index) for index in indices])})
     drawn: list[list[dict[str, Part]]] = []
-    for index in sorted({0, count // 2, count - 1}):
-        draws = []
+    for read in reads:
+        drawn.append([])
         for _ in range(_DRAWS):
             with seeded(0):
-                example = split[index]
-                draws.append(dict(_parts(as_pair(example, index) if pairs else example)))
-        drawn.append(draws)
+                drawn[-1].append(dict(_parts(read())))
     for path in dict.fromkeys(path for draws in drawn for draw in draws for path in draw):
         if path.count("/") != 1:
             yield path
