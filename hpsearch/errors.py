@@ -7,6 +7,7 @@ HpsearchError              something went wrong; the message says what, which va
 ├── CannotContinue         the run ended for a reason outside its trials
 │   ├── DataDiffer         a worker loaded another data set than the command did
 │   └── FilesUnavailable   a file cannot be written or read: the disk is full, or permission is missing
+├── WorkerDied             a process that reads examples ended before it had read them
 ├── TooManyFailures        too many trials failed, so the run stopped
 ├── TrialLost              another supervisor has taken over the trial
 └── CheckpointError        a checkpoint file is damaged, truncated or of another trial
@@ -43,6 +44,10 @@ class DataDiffer(CannotContinue):
 
 class FilesUnavailable(CannotContinue):
     """A file of hpsearch cannot be written or read: no space left, no permission, a read-only file system."""
+
+
+class WorkerDied(HpsearchError):
+    """A process that reads examples for a trial ended early; the trial can go on from its last resume point."""
 
 
 class TooManyFailures(HpsearchError):

@@ -3,8 +3,9 @@
 `train(run)` is a generator: it trains one interval, evaluates, yields a report, and continues. Closing it stops it.
 An interval is a pure function of (weights and their average, accumulated gradients, optimiser and schedule state, seed,
 interval number): the batch order comes from a generator seeded by (seed, epoch), all other random numbers from the
-generators of torch, numpy and Python, seeded by (seed, interval). So a run restored from `Run.state_dict` continues bit
-for bit as if it had not been interrupted (on one thread of a CPU).
+generators of torch, numpy and Python, seeded by (seed, step) while examples are read and by (seed, interval) otherwise.
+So a run restored from `Run.state_dict` continues bit for bit as if it had not been interrupted (on one thread of a
+CPU).
 
 This module does not depend on trials, files, databases or early stopping.
 """
@@ -13,6 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,16 +26,14 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import default_collate
 
-from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
+from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
+from hpsearch.loading import Batch, Request, Source, batches, call, close, in_order, source, take
 from hpsearch.measure import ACCURACY, LOSS, Measure, column_of
 from hpsearch.meters import make_meter
 from hpsearch.seeding import derive_seed, seeded
 from hpsearch.study import Recipe, Steps, Study
-
-EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,6 @@ class Run:
         self.unit = study.unit
         self.measures = study.measures
         self.device = torch.device(device)
-        self.train_split = _on(data.train, self.device)
-        self.validation_split = _on(data.validation, self.device)
         with seeded(derive_seed(seed, "weights"), self.device):
             recipe = study.replay(params)
             if not isinstance(recipe, Recipe):
@@ -106,11 +104,13 @@ class Run:
             self.batch_size = self._recipe.batch_size
             self.accumulate = self._recipe.accumulate
             self.clip_norm = self._recipe.clip_norm
+            self.train_split = source(data, "train", self.device, batch_size=self.batch_size)
+            self.validation_split = source(data, "validation", self.device, batch_size=self.batch_size)
             if any(is_lazy(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()]):
                 # A forward pass initialises lazy layers. Not in training mode, where batch norm would count it as a
                 # step.
                 with torch.no_grad():
-                    self.model.eval()(self._first_batch()[0])
+                    call(self.model.eval(), self._first_batch()[0])
         if _pays_channels_last(self.model):
             with seeded(derive_seed(seed, "memory format"), self.device):
                 if self._works_channels_last():
@@ -225,6 +225,10 @@ class Run:
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.interval = state["interval"]
 
+    def close(self) -> None:
+        """End the processes that read examples; training starts new ones."""
+        close(self.train_split, self.validation_split)
+
     def begins_update(self, step: int) -> bool:
         """Whether a step is the first of those whose gradients make one update, which are all of one epoch."""
         return step % self.steps_per_epoch % self.accumulate == 0
@@ -243,7 +247,7 @@ class Run:
         # An epoch's last batch takes the remaining examples: fewer than the others, or one more.
         return start, self._examples if position == self.steps_per_epoch - 1 else start + self.batch_size
 
-    def _first_batch(self) -> tuple[Tensor, Tensor]:
+    def _first_batch(self) -> Batch:
         return take(self.train_split, torch.arange(min(self.batch_size, length(self.train_split))), self.device)
 
     def _works_channels_last(self) -> bool:
@@ -252,7 +256,7 @@ class Run:
             model, loss = copy.deepcopy((self.model, self.loss))
             convert_conv2d_weight_memory_format(model.train(), torch.channels_last)
             inputs, targets = self._first_batch()
-            loss(model(inputs), targets).backward()
+            loss(call(model, inputs), targets).backward()
         # For example `view` on an activation. A model that fails in the default format too raises its error later.
         except Exception:
             return False
@@ -298,6 +302,11 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
     `stop` is called before every batch. An interval that is cut short is not reported, and `run` cannot continue from
     it: restore the state saved after the last report.
     """
+    with closing(run):
+        yield from _intervals(run, stop)
+
+
+def _intervals(run: Run, stop: Callable[[], bool]) -> Iterator[IntervalReport]:
     optimizer, schedule, average = run.optimizer, run.schedule, run.average
     trained = run.trained
     while run.step < run.total_steps:
@@ -309,7 +318,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
             for step, (inputs, targets) in enumerate(_batches(run, first, last), first):
                 if stop():
                     return
-                outputs = run.model(inputs)
+                outputs = call(run.model, inputs)
                 loss = run.loss(outputs, targets)
                 if run.begins_update(step):
                     optimizer.zero_grad()
@@ -325,7 +334,13 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                         average.update_parameters(run.model)
                 meters.update(loss.detach(), outputs.detach(), targets)
             # Seeded too, because the model or the validation examples may draw random numbers.
-            validation = evaluate(run.evaluated, run.loss, run.validation_split, run.measures)
+            validation = evaluate(
+                run.evaluated,
+                run.loss,
+                run.validation_split,
+                run.measures,
+                seed=derive_seed(run.seed, "validation", run.interval),
+            )
         measure = run.measures[0].name
         if math.isnan(validation[measure]) and math.isfinite(validation[LOSS.name]):
             raise UsageError(
@@ -369,8 +384,10 @@ class _Meters:
 def evaluate(
     model: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
-    split: Examples,
+    split: Source,
     measures: Sequence[Measure] = (ACCURACY,),
+    *,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode."""
     device = next(model.parameters()).device
@@ -378,10 +395,8 @@ def evaluate(
     _set_mode(model, loss, training=False)
     # Not in inference mode: tensors that a module creates and keeps there could not be used in training later.
     with torch.no_grad():
-        for start in range(0, length(split), EVALUATION_BATCH):
-            indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
-            inputs, targets = take(split, indices, device)
-            outputs = model(inputs)
+        for inputs, targets in in_order(split, device, seed=seed):
+            outputs = call(model, inputs)
             meters.update(loss(outputs, targets), outputs, targets)
     return meters.compute()
 
@@ -392,35 +407,25 @@ def _set_mode(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], *, tra
         loss.train(training)
 
 
-def _batches(run: Run, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of steps `first` to `last`. An epoch's order depends only on (seed, epoch)."""
-    examples = length(run.train_split)
+def _batches(run: Run, first: int, last: int) -> Iterator[Batch]:
+    """Yield the batches of steps `first` to `last`."""
+    return batches(run.train_split, _requests(run, first, last), run.device)
+
+
+def _requests(run: Run, first: int, last: int) -> Iterator[Request]:
+    """Yield what is in the batches. An epoch's order depends only on (seed, epoch), their draws on (seed, step)."""
+    examples, in_memory = length(run.train_split), isinstance(run.train_split, Split)
     epoch = -1
     for step in range(first, last):
         if step // run.steps_per_epoch != epoch:
             epoch = step // run.steps_per_epoch
             generator = torch.Generator().manual_seed(derive_seed(run.seed, "order", epoch))
             order = torch.randperm(examples, generator=generator)
-            if isinstance(run.train_split, Split):
+            if in_memory:
                 order = order.to(run.device)
         start, stop = run.bounds(step % run.steps_per_epoch)
-        yield take(run.train_split, order[start:stop], run.device)
-
-
-def take(split: Examples, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets at `indices`, on `device`. Raises UsageError for an example that is not a pair."""
-    if isinstance(split, Split):
-        indices = indices.to(split.targets.device)
-        return split.inputs[indices], split.targets[indices]
-    inputs, targets = default_collate([as_pair(split[index], index) for index in indices.tolist()])
-    return inputs.to(device), targets.to(device)
-
-
-def _on(split: Examples, device: torch.device) -> Examples:
-    """Return a split of tensors on `device`; a torch `Dataset` is returned as it is."""
-    if isinstance(split, Split):
-        return Split(split.inputs.to(device), split.targets.to(device))
-    return split
+        # Examples in memory draw nothing; a seed takes as long as a hundredth of a small step.
+        yield order[start:stop], 0 if in_memory else derive_seed(run.seed, "examples", step)
 
 
 def _plain(state: Any) -> Any:

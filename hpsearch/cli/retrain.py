@@ -135,7 +135,7 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data),
+        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data, run.batch_size),
         program=program,
         onnx=onnx,
         command=as_typed(),

@@ -75,7 +75,7 @@ def table(
             + (f": dropped were {', '.join(dropped)}" if dropped else "")
         )
     raw = torch.from_numpy(np.stack([column.values for column in columns], axis=1))
-    splits = {
+    splits: dict[str, Any] = {
         split: Split(raw[part.inputs], part.targets) for split, part in zip(("train", *shares), parts, strict=True)
     }
     note = f"a table without its {'columns' if len(dropped) > 1 else 'column'} {', '.join(dropped)}" if dropped else ""

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 
 from hpsearch.datasets import Dataset
-from hpsearch.executors.protocol import Ended, Event, Reported, Verdict, Warned
+from hpsearch.errors import WorkerDied
+from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
 from hpsearch.study import Study
 from hpsearch.training import IntervalReport
@@ -49,6 +50,9 @@ class InlineExecutor:
             self._events.append(Reported(self._task.number, next(self._work)))
         except StopIteration as end:
             self._events.append(Ended(self._task.number, end.value))
+            self._work = None
+        except WorkerDied as error:
+            self._events.append(Died(self._task.number, str(error)))
             self._work = None
         events, self._events = self._events, []
         return events

@@ -19,7 +19,7 @@ import torch
 import torch.multiprocessing
 
 from hpsearch.datasets import Dataset, fingerprint
-from hpsearch.errors import DataDiffer, HpsearchError
+from hpsearch.errors import DataDiffer, HpsearchError, WorkerDied
 from hpsearch.executors import processes
 from hpsearch.executors.protocol import Died, Ended, Event, Reported, Verdict, Warned
 from hpsearch.executors.task import Outcome, Task, work
@@ -162,7 +162,7 @@ class _Worker:
                 self._loaded = True
                 continue
             events.append(message)
-            if isinstance(message, Ended):
+            if isinstance(message, Ended | Died):
                 self.number = None
                 self.told_to_stop = False
         return events
@@ -194,6 +194,9 @@ def _main(
                 loaded = _load(path, digest, data, expected)
                 connection.send(LOADED)
             outcome = _run(connection, task, *loaded)
+        except WorkerDied as error:
+            connection.send(Died(task.number, str(error)))
+            continue
         except HpsearchError as error:
             # The cause lies in no trial, and the next one would fail in the same way.
             outcome = Outcome(reason="interrupted", error=str(error))

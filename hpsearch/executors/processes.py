@@ -15,6 +15,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing import util
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def context(preloaded: str) -> Any:
 
 
 class Child:
-    """A daemonic process and a pipe to it.
+    """A process and a pipe to it. It is not daemonic, so that it may have child processes; `_end_all` ends it.
 
     `gone` is True once the process has ended and all its messages were received. `SIGNALS` are blocked when it starts,
     and in the fork server too: a signal to the whole process group must not end the server.
@@ -137,10 +138,12 @@ def _start(context: Any, target: Callable[..., None], arguments: tuple[object, .
     global _starter
     _starter = os.getpid()
     safe_path = os.environ.get(SAFE_PATH)
+    # For sockets of the processes that the new one starts. This process removes it; that one may be killed.
+    util.get_temp_dir()
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for attempt in range(START_ATTEMPTS):
         time.sleep(0.2 * attempt)
-        process = context.Process(target=_begin, args=(safe_path, target, arguments), daemon=True)
+        process = context.Process(target=_begin, args=(safe_path, target, arguments))
         # Otherwise a new interpreter looks in the working directory first, even for the modules of Python itself.
         os.environ[SAFE_PATH] = "1"
         try:

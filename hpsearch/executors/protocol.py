@@ -27,7 +27,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """A trial's process ended without an outcome; its slot is free and its resume point is on disk."""
+    """A trial's process, or one that read its examples, ended without an outcome.
+
+    The trial's slot is free and its resume point is on disk.
+    """
 
     number: int
     why: str

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
 from hpsearch.datasets import Dataset
-from hpsearch.errors import CannotContinue, TrialLost
+from hpsearch.errors import CannotContinue, TrialLost, WorkerDied
 from hpsearch.executors.fence import Fence
 from hpsearch.executors.trial_files import BEST_WEIGHTS, EVENTS, HISTORY, PARAMS, PREVIOUS_RESUME_POINT, RESUME_POINT
 from hpsearch.measure import Measure
@@ -76,7 +76,8 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
     """Train a task, yielding its reports, including those from before a resume point; return the outcome.
 
     While the verdict on the last report is pending, the next interval is trained, but it is neither written nor
-    reported. What is stored therefore does not depend on when the verdict arrives.
+    reported. What is stored therefore does not depend on when the verdict arrives. Raises WorkerDied if a
+    process that reads examples has died.
     """
     # The user's code may change the working directory.
     task = replace(task, folder=task.folder.absolute())
@@ -84,6 +85,8 @@ def work(task: Task, study: Study, data: Dataset, control: Control) -> Generator
         outcome = yield from _Training(task, study, data, control).train()
     except TrialLost:
         return Outcome(reason="lost")
+    except WorkerDied:
+        raise
     except CannotContinue as error:
         return Outcome(reason="interrupted", error=str(error))
     except (Exception, SystemExit):

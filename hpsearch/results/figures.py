@@ -22,6 +22,7 @@ from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Examples, Split
 from hpsearch.errors import UsageError
 from hpsearch.executors.trial_files import PARAMS
+from hpsearch.loading import Source
 from hpsearch.models import gradient_norms
 from hpsearch.results.results import Results
 from hpsearch.training import Run
@@ -174,7 +175,7 @@ def start_gradients(results: Results, number: int) -> dict[str, float]:
     return gradient_norms(run.model, run.loss, *in_memory(run.train_split))
 
 
-def in_memory(examples: Examples) -> Split:
+def in_memory(examples: Source) -> Split:
     """Return examples that are tensors. Raises UsageError for a torch `Dataset`."""
     if not isinstance(examples, Split):
         raise UsageError(f"this figure needs its examples in memory, as a hpsearch.Split; got {examples!r}")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import UsageError
+from hpsearch.loading import source, take
 from hpsearch.optim import has_one_output
-from hpsearch.training import take
 
 # The largest difference allowed between the answers of the model and of the exported program.
 TOLERANCE = 1e-4
@@ -125,11 +125,11 @@ def export_program(model: nn.Module, data: Dataset, answers: str = "classes", **
     those of the test split. Its `error` is set if its answers differ by more than `TOLERANCE`, or if the model cannot
     be exported.
     """
-    raw, inputs = _examples(data)
     batch = torch.export.Dim("batch", min=1, max=65_536)
     buffer = io.BytesIO()
     # The errors of torch.export for models that it cannot export are not documented.
     try:
+        raw, inputs = _examples(data)
         model = _copied(model)
         expected = _answers(model, inputs, answers)
         description = _described(data, raw, expected, answers) | about
@@ -208,7 +208,10 @@ def _examples(data: Dataset) -> tuple[Tensor, Tensor]:
     count = length(data.test) if data.raw_test is None else len(data.raw_test)
     compared = min(count, COMPARED)
     places = torch.arange(compared) * count // compared
-    inputs, _ = take(data.test, places, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    inputs, _ = take(source(data, "test", cpu), places, cpu)
+    if not isinstance(inputs, Tensor):
+        raise UsageError(f"its inputs are a {type(inputs).__name__}, not one tensor")
     inputs = inputs.cpu()
     return (inputs if data.raw_test is None else data.raw_test[places].cpu()), inputs
 
@@ -243,8 +246,8 @@ def _compared(content: bytes, description: dict[str, Any], found: Tensor, expect
     if found.shape != expected.shape:
         return Program(error=f"the exported program's answers are {tuple(found.shape)}, not {tuple(expected.shape)}")
     difference = float((found - expected).abs().max())
-    # Not `difference > TOLERANCE`, which is false for NaN.
-    if not difference <= TOLERANCE:
+    # Of large numbers a share. Not `difference > TOLERANCE`, which is false for NaN.
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         return Program(error=f"the exported program's answers differ from the model's by {difference:g}")
     return Program(content=content, description=description, examples=len(expected), difference=difference)
 

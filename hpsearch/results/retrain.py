@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from torch.utils.data import ConcatDataset
 from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
+from hpsearch.loading import EVALUATION_BATCH, Source, call, close, in_order, source
 from hpsearch.measure import ACCURACY, LOSS, Measure
 from hpsearch.meters import class_numbers, make_meter, measure_of, predicted_numbers
 from hpsearch.optim import Loss
@@ -30,7 +31,7 @@ from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
 from hpsearch.text import plural
-from hpsearch.training import EVALUATION_BATCH, IntervalReport, Run, take, train
+from hpsearch.training import IntervalReport, Run, train
 
 RETRIES = 2
 RESAMPLES = 500
@@ -203,7 +204,7 @@ def joined(data: Dataset) -> Dataset:
         train = Split(*(torch.cat(parts) for parts in zip(data.train, data.validation, strict=True)))
     else:
         train = ConcatDataset([_as_dataset(data.train), _as_dataset(data.validation)])
-    return Dataset(train=train, validation=data.validation, test=None, classes=data.classes, note=data.note)
+    return replace(data, train=train, test=None)
 
 
 def train_final_model(
@@ -302,12 +303,21 @@ def answers_of(study: Study, data: Dataset) -> Answers:
     return "numbers" if targets is not None and targets.is_floating_point() and not data.classes else "other"
 
 
-def evaluate_once(study: Study, model: nn.Module, loss: Loss, data: Dataset) -> Evaluation:
-    """Evaluate a model on the test split. Raises UsageError if the data set has none."""
+def evaluate_once(
+    study: Study, model: nn.Module, loss: Loss, data: Dataset, batch_size: int = EVALUATION_BATCH
+) -> Evaluation:
+    """Evaluate a model on the test split; one not in memory is read in batches of `batch_size`.
+
+    Raises UsageError if the data set has none.
+    """
     if data.test is None:
         raise UsageError("the data set has no test split to evaluate on: return one from the dataset function")
     began = time.perf_counter()
-    outputs, targets = all_outputs(model, data.test)
+    test = source(data, "test", next(model.parameters()).device, batch_size=batch_size)
+    try:
+        outputs, targets = all_outputs(model, test)
+    finally:
+        close(test)
     seconds = (time.perf_counter() - began) / length(data.test) * 1000
     kind, measures = answers_of(study, data), list(study.measures)
     if kind == "classes" and ACCURACY not in measures:
@@ -341,16 +351,14 @@ def evaluate_once(study: Study, model: nn.Module, loss: Loss, data: Dataset) -> 
     )
 
 
-def all_outputs(model: nn.Module, split: Examples) -> tuple[Tensor, Tensor]:
+def all_outputs(model: nn.Module, split: Source) -> tuple[Tensor, Tensor]:
     """Return a model's outputs on a split (N, ...), in evaluation mode, and the targets (N, ...), on the CPU."""
     device = next(model.parameters()).device
     model.eval()
     batches = []
     with torch.no_grad():
-        for start in range(0, length(split), EVALUATION_BATCH):
-            indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
-            inputs, targets = take(split, indices, device)
-            batches.append((model(inputs).cpu(), targets.cpu()))
+        for inputs, targets in in_order(split, device):
+            batches.append((call(model, inputs).cpu(), targets.cpu()))
     outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return outputs, targets
 

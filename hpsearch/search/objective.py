@@ -14,7 +14,7 @@ import optuna
 
 from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
-from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
+from hpsearch.executors import Died, Ended, InlineExecutor, Outcome, Reported, Task
 from hpsearch.executors.trial_files import remove_resume_points, trial_folder
 from hpsearch.search.trial_record import attrs_of, final_value
 from hpsearch.search.trial_space import TrialSpace
@@ -78,3 +78,5 @@ def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:
                 executor.reply(trial.number, "prune" if trial.should_prune() else "continue")
             elif isinstance(event, Ended):
                 return event.outcome
+            elif isinstance(event, Died):
+                raise HpsearchError(event.why)
