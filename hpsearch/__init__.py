@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsearch.augmentation import CutMix, MixUp, RandomCrop, RandomErasing, RandomFlip, RandomRotation
     from hpsearch.datasets import (
         Dataset,
         Split,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hpsearch.study import Recipe, Steps, Study
 
 _HOME = {
+    "hpsearch.augmentation": ["CutMix", "MixUp", "RandomCrop", "RandomErasing", "RandomFlip", "RandomRotation"],
     "hpsearch.datasets": [
         "Dataset",
         "Split",
@@ -93,16 +95,22 @@ __all__ = [
     "BinaryCrossEntropy",
     "Cosine",
     "CrossEntropy",
+    "CutMix",
     "Dataset",
     "EarlyStopping",
     "HpsearchError",
     "LeNet",
     "Measure",
+    "MixUp",
     "NormalizedGradient",
     "OneCycle",
     "Perceptron",
     "PerceptronCriterion",
     "RMSprop",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomRotation",
     "Recipe",
     "Space",
     "Split",

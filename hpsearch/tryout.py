@@ -26,7 +26,7 @@ from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
 from hpsearch.study import Study, StudyFile, locate
-from hpsearch.training import EVALUATION_BATCH, Run, take
+from hpsearch.training import EVALUATION_BATCH, Run, forward, take
 
 # The check is abandoned if the first batch takes longer.
 SECONDS = 20.0
@@ -58,16 +58,18 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
     with seeded(seed, run.device):
         run.model.train()
         inputs, targets = take(run.train_split, _batch_indices(run.train_split, run.batch_size), run.device)
-        with _explaining_errors(run, inputs, targets):
-            outputs = run.model(inputs)
-        with _explaining_errors(run, inputs, targets, outputs):
+        with _explaining_errors(run, inputs, targets, augmenting=True):
+            augmented, given = run.augment(inputs, targets)
+        with _explaining_errors(run, augmented, given):
+            outputs = forward(run.model, augmented, run.precision)
+        with _explaining_errors(run, augmented, given, outputs):
             _measure(run, outputs, targets)
-            run.loss(outputs, targets).backward()
+            run.loss(outputs, given).backward()
         run.model.eval()
         inputs, targets = take(run.validation_split, _batch_indices(run.validation_split, EVALUATION_BATCH), run.device)
         with torch.no_grad():
             with _explaining_errors(run, inputs, targets):
-                outputs = run.model(inputs)
+                outputs = forward(run.model, inputs, run.precision)
             with _explaining_errors(run, inputs, targets, outputs):
                 _measure(run, outputs, targets)
                 run.loss(outputs, targets)
@@ -104,15 +106,20 @@ def _batch_indices(split: Examples, count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _explaining_errors(run: Run, inputs: Tensor, targets: Tensor, outputs: Tensor | None = None) -> Iterator[None]:
-    """Re-raise an error of the model, or of the loss on its `outputs`, with a message that explains it."""
+def _explaining_errors(
+    run: Run, inputs: Tensor, targets: Tensor, outputs: Tensor | None = None, *, augmenting: bool = False
+) -> Iterator[None]:
+    """Re-raise an error of the model, of the loss on its `outputs` or of the augmentation, with what explains it."""
     try:
         yield
     except HpsearchError:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        message = _model_message(run, inputs, text) if outputs is None else _loss_message(outputs, targets, text)
+        if augmenting:
+            message = f"the augmentation, (inputs, targets) -> (inputs, targets), fails on {_describe(inputs)}: {text}"
+        else:
+            message = _model_message(run, inputs, text) if outputs is None else _loss_message(outputs, targets, text)
         # The traceback contains the user's lines.
         raise UsageError(message).with_traceback(error.__traceback__) from error
 
