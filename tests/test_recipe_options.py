@@ -1,7 +1,9 @@
 """The options of a recipe in training: each against a loop by hand, and resumed exactly."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from hpsearch import (
     Study,
     UsageError,
     Warmup,
+    checkpoint,
     training,
 )
 from hpsearch.datasets import import_torchvision
@@ -519,3 +522,87 @@ class TestScaledGradients:
     def test_only_then_the_scale_is_in_the_state(self, few_digits: Dataset) -> None:
         assert "scaler" in start(study(few_digits, precision="float16"), few_digits).state_dict()
         assert "scaler" not in start(study(few_digits), few_digits).state_dict()
+
+
+# torch's own, when it imports its compiler.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+class TestCompile:
+    @pytest.fixture
+    def graphs(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """Have models traced but not translated to C++, which takes some ten seconds; return the traced graphs."""
+        found: list[Any] = []
+        compile_ = torch.compile
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+            found.append(graph)
+            return graph.forward
+
+        monkeypatch.setattr(torch, "compile", lambda model, **settings: compile_(model, backend=backend, **settings))
+        return found
+
+    def test_trains_the_same_and_leaves_the_model_plain(self, graphs: list[Any], few_digits: Dataset) -> None:
+        runs = [start(study(few_digits, dropout=0.3, compile=compile_), few_digits) for compile_ in (False, True)]
+        reports = []
+        for run, shapes in zip(runs, (0, 3), strict=True):
+            reports.append(list(train(run)))
+            # Batches of 32 and of 4 in training, and of 60 in evaluation.
+            assert len(graphs) == shapes
+        for report, other in zip(*reports, strict=True):
+            assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+            assert report.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
+        assert runs[0].state_dict()["model"].keys() == runs[1].state_dict()["model"].keys()
+        assert type(runs[1].model) is type(runs[1].evaluated) is MLP
+        torch.testing.assert_close(*(weights(run.model) for run in runs), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.usefixtures("graphs")
+    @pytest.mark.parametrize("interval", [1, Steps(3)], ids=str)
+    def test_resumes(self, interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
+        settings = {"optimizer": Adam(lr=0.01), "ema": 0.9, "precision": "bfloat16", "augment": [MixUp(0.4)]}
+        assert_resumes(study(few_digits, interval, 0.3, compile=True, **settings), few_digits, tmp_path)
+
+    def test_of_many_models_of_a_class_each_is_compiled(self, graphs: list[Any], few_digits: Dataset) -> None:
+        """In one process, torch gives up after eight."""
+        for width in range(1, 12):
+            model = partial(MLP, inputs=64, hidden=[width])
+            next(train(start(study(few_digits, model=model, batch_size=50, compile=True), few_digits)))
+        assert len(graphs) == 2 * 11
+
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+    def test_by_the_real_compiler(self, few_digits: Dataset, tmp_path: Path) -> None:
+        """With what torch draws in the compiled code, dropout, resumed at one place."""
+        mine = replace(study(few_digits, dropout=0.3, batch_size=50, compile=True), epochs=2)
+        run = start(mine, few_digits)
+        training_ = train(run)
+        reports = [next(training_)]
+        checkpoint.save(tmp_path / "last.pt", run.state_dict())
+        reports += training_
+        resumed = start(mine, few_digits)
+        resumed.load_state_dict(checkpoint.load(tmp_path / "last.pt"))
+        assert without_seconds(train(resumed)) == without_seconds(reports[1:])
+        assert torch.equal(weights(resumed.model), weights(run.model))
+
+    def test_without_a_compiler_it_is_said_in_a_line(
+        self, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        def broken(model: nn.Module, **settings: Any) -> Any:
+            def forward(*inputs: Tensor) -> Tensor:
+                raise InvalidCxxCompiler
+
+            compiled = nn.Module()
+            compiled.forward = forward  # type: ignore[method-assign]
+            return compiled
+
+        monkeypatch.setattr(torch, "compile", broken)
+        with pytest.raises(UsageError, match=r"torch.compile fails: .*C\+\+.*; leave out compile=True") as raised:
+            next(train(start(study(few_digits, compile=True), few_digits)))
+        assert "\n" not in str(raised.value)
+
+    def test_an_error_of_the_model_is_its_own(self, few_digits: Dataset) -> None:
+        class Broken(MLP):
+            def forward(self, inputs: Tensor) -> Tensor:
+                raise NotImplementedError("not yet")
+
+        with pytest.raises(NotImplementedError, match="not yet"):
+            next(train(start(study(few_digits, model=lambda: Broken(inputs=64), compile=True), few_digits)))
