@@ -46,7 +46,7 @@ from hpsearch import (
 from hpsearch.datasets import import_torchvision
 from hpsearch.seeding import derive_seed, seeded
 from hpsearch.training import Run, evaluate, train
-from test_training import PARAMS, SEED, assert_resumes, order_of, start, study_of, weights, without_seconds
+from support.runs import PARAMS, SEED, assert_resumes, order_of, start, study_of, weights, without_seconds
 
 import_torchvision("transforms")
 
@@ -140,10 +140,7 @@ class TestAugmentation:
         run = start(study(few_digits, augment=[noisy]), few_digits)
         report = list(train(run))[-1]
         assert list(map(len, seen)) == [32, 32, 32, 4] * EPOCHS
-        assert evaluate(run.model, run.loss, few_digits.validation) == (
-            report.validation_loss,
-            report.validation_accuracy,
-        )
+        assert evaluate(run.model, run.loss, few_digits.validation) == report.validation
 
     @pytest.mark.parametrize(
         "augment",
@@ -196,10 +193,7 @@ class TestAugmentation:
     ) -> None:
         run = start(study(few_digits, dropout=0.5, augment=[RandomFlip(), mix], ema=0.5), few_digits)
         for report in train(run):
-            assert evaluate(run.evaluated, run.loss, run.examples_as_they_are) == (
-                report.train_loss,
-                report.train_accuracy,
-            )
+            assert evaluate(run.evaluated, run.loss, run.examples_as_they_are) == report.train
         inputs, targets = run.examples_as_they_are  # type: ignore[misc]
         # As many as there are validation examples, each once, and not just the first.
         assert isinstance(few_digits.train, Split)
@@ -213,7 +207,7 @@ class TestAugmentation:
         assert isinstance(digits8.train, Split)
         data = replace(digits8, train=Split(*(part[:200] for part in digits8.train)))
         run = start(replace(study(data, optimizer=Adam(lr=0.02), augment=[MixUp(1.0)]), epochs=25), data)
-        assert list(train(run))[-1].train_accuracy > 0.95
+        assert list(train(run))[-1].train["accuracy"] > 0.95
 
     @pytest.mark.parametrize(
         ("loss", "outputs", "targets"),
@@ -239,7 +233,7 @@ class TestAugmentation:
         model = {"model": lambda: MLP(inputs=64, hidden=[8], classes=outputs)}
         run = start(study(data, augment=[MixUp(0.5)], loss=loss, **model), data)
         reports = list(train(run))
-        assert reports[-1].train_loss < 1.2 * reports[0].train_loss
+        assert reports[-1].train["loss"] < 1.2 * reports[0].train["loss"]
         assert_resumes(study(data, augment=[MixUp(0.5)], loss=loss, **model), data, tmp_path)
 
     def test_what_is_no_pair_is_refused(self, few_digits: Dataset) -> None:
@@ -548,8 +542,8 @@ class TestCompile:
             # Batches of 32 and of 4 in training, and of 60 in evaluation.
             assert len(graphs) == shapes
         for report, other in zip(*reports, strict=True):
-            assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4)
-            assert report.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
+            assert report.train["loss"] == pytest.approx(other.train["loss"], rel=1e-4)
+            assert report.validation["loss"] == pytest.approx(other.validation["loss"], rel=1e-4)
         assert runs[0].state_dict()["model"].keys() == runs[1].state_dict()["model"].keys()
         assert type(runs[1].model) is type(runs[1].evaluated) is MLP
         torch.testing.assert_close(*(weights(run.model) for run in runs), rtol=1e-4, atol=1e-5)
