@@ -101,6 +101,11 @@ class Recipe:
             value = getattr(self, name)
             if not callable(value) and not (name == "schedule" and value is None):
                 raise UsageError(f"Recipe: {name} must be callable, such as SGD(lr=0.1), got {value!r}")
+        if isinstance(self.loss, nn.BCELoss):
+            raise UsageError(
+                "Recipe: nn.BCELoss is for models that end in a sigmoid, whose outputs are all above 0, which is the "
+                "second class: leave the sigmoid out of the model and use BinaryCrossEntropy(), which includes it"
+            )
         check_count("Recipe: batch_size", self.batch_size)
         if self.epochs is not None:
             check_count("Recipe: epochs", self.epochs)

@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.measure import LOSS
 from hpsearch.meters import make_meter
-from hpsearch.optim import has_one_output
+from hpsearch.optim import CrossEntropy, has_one_output
 from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
@@ -63,6 +63,7 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
         with _explaining_errors(run, augmented, given):
             outputs = forward(run.model, augmented, run.precision)
         with _explaining_errors(run, augmented, given, outputs):
+            _check_one_output(run, outputs)
             _measure(run, outputs, targets)
             run.loss(outputs, given).backward()
         run.model.eval()
@@ -73,6 +74,43 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
             with _explaining_errors(run, inputs, targets, outputs):
                 _measure(run, outputs, targets)
                 run.loss(outputs, targets)
+
+
+def doubts(run: Run) -> list[str]:
+    """Return what works but was probably not meant, in a line each, from one batch of the training examples."""
+    indices = torch.arange(min(run.batch_size, length(run.train_split)))
+    inputs, _ = take(run.train_split, indices, run.device)
+    with seeded(run.seed, run.device), torch.no_grad():
+        outputs = forward(run.model.eval(), inputs, run.precision)
+    if isinstance(run.loss, CrossEntropy | nn.CrossEntropyLoss) and not has_one_output(outputs):
+        sums = outputs.sum(dim=1)
+        if outputs.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            return [
+                "the model's outputs are probabilities, and cross-entropy applies softmax itself: "
+                "leave the softmax out of the model"
+            ]
+    return []
+
+
+# What changes the shape or the type of a tensor, as autograd names it.
+_RESHAPES = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy")
+
+
+def _check_one_output(run: Run, outputs: Tensor) -> None:
+    """Raise UsageError if the one output that names a class, above 0 or not, is that of a sigmoid, so always above."""
+    if not isinstance(outputs, Tensor) or not has_one_output(outputs):
+        return
+    node: Any = outputs.grad_fn
+    while node is not None and node.name().startswith(_RESHAPES):
+        node = node.next_functions[0][0]
+    if node is not None and node.name().startswith("SigmoidBackward"):
+        for measure in run.measures:
+            if measure.targets == "classes":
+                raise UsageError(
+                    f"the model ends in a sigmoid, whose output is always above 0, which is the second class to the "
+                    f"measure {measure.name}: leave the sigmoid out of the model and use BinaryCrossEntropy(), which "
+                    f"includes it"
+                )
 
 
 def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:

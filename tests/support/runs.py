@@ -22,7 +22,8 @@ def study_of(model: Callable[[], nn.Module], data: Dataset, **settings: Any) -> 
 
     def recipe(space: Any) -> Recipe:
         lr = space.float("lr", 0.01, 1.0)
-        return Recipe(**{"model": model(), "optimizer": SGD(lr=lr), "batch_size": 32} | settings)
+        given: dict[str, Any] = {"model": model(), "optimizer": SGD(lr=lr), "batch_size": 32}
+        return Recipe(**given | settings)
 
     return Study(recipe=recipe, dataset=lambda: data, epochs=2)
 
