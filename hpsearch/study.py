@@ -188,9 +188,7 @@ class Study:
         If that fails, for example for a model that reads a tensor's values when it is built, they are built normally.
         """
         try:
-            with torch.device("meta"), warnings.catch_warnings():
-                # Weights that a recipe loads are not needed here.
-                warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
+            with _shapes_only():
                 return self._checked(self.recipe(space))
         except HpsearchError:
             raise
@@ -235,6 +233,24 @@ class Study:
         if not isinstance(recipe, Recipe | Training):
             raise UsageError(f"the recipe must return a hpsearch.Recipe or Training, got {type(recipe).__name__}")
         return recipe
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Have models built on the meta device, and weights loaded there by `torch.load`, which then reads no numbers."""
+    load = torch.load
+
+    def load_shapes(file: Any, map_location: Any = None, *arguments: Any, **options: Any) -> Any:
+        return load(file, "meta", *arguments, **options)
+
+    torch.load = load_shapes  # type: ignore[assignment]
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            # Weights that are loaded in another way.
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
+            yield
+    finally:
+        torch.load = load
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
