@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         NormalizedGradient,
         OneCycle,
         PerceptronCriterion,
+        Plateau,
         RMSprop,
         Warmup,
     )
@@ -74,6 +75,7 @@ _HOME = {
         "NormalizedGradient",
         "OneCycle",
         "PerceptronCriterion",
+        "Plateau",
         "RMSprop",
         "Warmup",
     ],
@@ -106,6 +108,7 @@ __all__ = [
     "OneCycle",
     "Perceptron",
     "PerceptronCriterion",
+    "Plateau",
     "RMSprop",
     "RandomCrop",
     "RandomErasing",

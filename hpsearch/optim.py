@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from hpsearch.errors import UsageError
 
@@ -521,3 +521,35 @@ class OneCycle:
             pct_start=rise,
             cycle_momentum=False,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """A learning rate that is multiplied by `factor` whenever the study's measure no longer improves.
+
+    That is after `patience` intervals in a row without a relative improvement of the best validation measure by more
+    than `min_improvement`, as in `EarlyStopping`; then intervals are counted anew. `Warmup` may come before it. In
+    torch's `ReduceLROnPlateau`, which does not know the measure's direction, `patience` is one less.
+    """
+
+    factor: float = 0.1
+    patience: int = 3
+    min_improvement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not is_between(0, self.factor, 1):
+            raise UsageError(f"Plateau: factor must be a number in (0, 1), got {self.factor!r}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise UsageError(f"Plateau: patience must be a number of intervals, at least 1, got {self.patience!r}")
+        _check("Plateau", min_improvement=self.min_improvement)
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """Build the torch scheduler of each update, which changes nothing: the training loop does, after intervals."""
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+def plateau_of(schedule: Schedule | None) -> Plateau | None:
+    """Return the `Plateau` that a schedule is or ends with."""
+    while isinstance(schedule, Warmup):
+        schedule = schedule.then
+    return schedule if isinstance(schedule, Plateau) else None

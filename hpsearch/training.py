@@ -7,7 +7,7 @@ random numbers, also those of augmentation, from the generators of torch, numpy 
 So a run restored from `Run.state_dict` continues bit for bit as if it had not been interrupted (on one thread of a
 CPU).
 
-This module does not depend on trials, files, databases or early stopping.
+This module does not depend on trials, files or databases.
 """
 
 import copy
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Subset, default_collate
 
@@ -33,8 +33,9 @@ from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
 from hpsearch.errors import UsageError
 from hpsearch.measure import ACCURACY, LOSS, Measure, column_of
 from hpsearch.meters import make_meter
-from hpsearch.optim import as_numbers, build_optimizer
+from hpsearch.optim import Plateau, as_numbers, build_optimizer, plateau_of
 from hpsearch.seeding import derive_seed, seeded
+from hpsearch.stopping import EarlyStopping, Stopper
 from hpsearch.study import Recipe, Steps, Study
 
 EVALUATION_BATCH = 500
@@ -140,7 +141,15 @@ class Run:
             # A loss may contain the model, or a part of it.
             names.setdefault(parameter, "")
         optimizer = build_optimizer(self._recipe.optimizer, names, self._recipe.groups)
-        return optimizer, self._recipe.schedule(optimizer, self.total_updates) if self._recipe.schedule else None
+        if self._recipe.schedule is None:
+            return optimizer, None
+        schedule = self._recipe.schedule(optimizer, self.total_updates)
+        if isinstance(schedule, ReduceLROnPlateau):
+            raise UsageError(
+                "the schedule is torch's ReduceLROnPlateau, which needs a value at each step: use hpsearch's "
+                "Plateau(), which takes that of the study's measure after each interval"
+            )
+        return optimizer, schedule
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -151,6 +160,14 @@ class Run:
     def schedule(self) -> LRScheduler | None:
         """The learning rate schedule, if the recipe has one."""
         return self._live[1]
+
+    @cached_property
+    def _plateau(self) -> tuple[Plateau, Stopper] | None:
+        """The schedule's rules for intervals without improvement, and how many there were."""
+        if (plateau := plateau_of(self._recipe.schedule)) is None:
+            return None
+        rules = EarlyStopping(patience=plateau.patience, min_improvement=plateau.min_improvement)
+        return plateau, Stopper(rules, self.measures[0])
 
     @cached_property
     def average(self) -> AveragedModel | None:
@@ -221,6 +238,8 @@ class Run:
             state["average"] = self.average.state_dict()
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
+        if self._plateau is not None:
+            state["plateau"] = self._plateau[1].state_dict()
         if not self.begins_update(self.step):
             state["gradients"] = [parameter.grad for parameter in self.trained]
         return state
@@ -237,6 +256,8 @@ class Run:
             self.average.load_state_dict(state["average"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        if self._plateau is not None:
+            self._plateau[1].load_state_dict(state["plateau"])
         if "gradients" in state:
             for parameter, gradient in zip(self.trained, state["gradients"], strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
@@ -296,6 +317,16 @@ class Run:
             self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    def observe(self, value: float) -> None:
+        """Take the study's measure after an interval: with `Plateau`, lower the learning rates if it is stuck."""
+        if self._plateau is None:
+            return
+        plateau, stopper = self._plateau
+        if stopper.update(value, value) is not None:
+            stopper.load_state_dict({**stopper.state_dict(), "without_improvement": 0, "reason": None})
+            for group in self.optimizer.param_groups:
+                group["lr"] *= plateau.factor
 
     def compiled(self) -> tuple[nn.Module, nn.Module]:
         """Return `model` and `evaluated`, compiled if the recipe says so; compiled ones share the weights of these."""
@@ -456,6 +487,7 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                 f"the measure {measure} of the validation examples is not a number, although the loss is finite: "
                 f"is every class among them, and are they more than one?"
             )
+        run.observe(validation[measure])
         run.interval += 1
         yield IntervalReport(
             interval=run.interval,

@@ -29,6 +29,7 @@ from hpsearch import (
     MixUp,
     NormalizedGradient,
     OneCycle,
+    Plateau,
     RandomCrop,
     RandomErasing,
     RandomFlip,
@@ -425,6 +426,74 @@ class TestFrozen:
         for model in (frozen(1, 2, 4), nn.Flatten):
             with pytest.raises(UsageError, match="nothing to train: the model has no parameters, or all of them have"):
                 start(study(few_digits, model=model), few_digits)
+
+
+class TestPlateau:
+    @pytest.mark.parametrize("patience", [1, 2])
+    @pytest.mark.parametrize(("measure", "mode"), [("accuracy", "max"), ("loss", "min")])
+    def test_is_torchs_stepped_with_the_measure_after_each_interval(
+        self, measure: str, mode: Any, patience: int, few_digits: Dataset
+    ) -> None:
+        settings = {"optimizer": SGD(lr=0.3), "groups": {"layers.3": {"lr": 0.5}}}
+        mine = study(few_digits, schedule=Plateau(factor=0.5, patience=patience), **settings)
+        run = start(replace(mine, epochs=12, measure=measure), few_digits)
+        reports = list(train(run))
+        live = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+        reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            live, mode, factor=0.5, patience=patience - 1, threshold=0.0
+        )
+        expected = []
+        for report in reports:
+            reference.step(report.value)
+            expected.append(live.param_groups[0]["lr"])
+        assert [report.learning_rate for report in reports] == expected
+        assert 0 < expected[-1] < 0.3
+        rates = [group["lr"] for group in run.optimizer.param_groups]
+        assert rates[1] / 0.5 == pytest.approx(rates[0] / 0.3)
+
+    def test_training_until_then_is_at_a_constant_rate(self, few_digits: Dataset) -> None:
+        runs = [start(study(few_digits, schedule=schedule), few_digits) for schedule in (Plateau(), None)]
+        reports = [without_seconds(train(run)) for run in runs]
+        assert reports[0] == reports[1]
+        assert torch.equal(*(weights(run.model) for run in runs))
+
+    @pytest.mark.parametrize(
+        ("off", "on"),
+        [
+            (Plateau(factor=0.5, patience=1), Plateau(factor=0.4, patience=1)),
+            (Plateau(factor=0.5, patience=1), Plateau(factor=0.5, patience=2)),
+            (Plateau(factor=0.5, patience=1), Plateau(factor=0.5, patience=1, min_improvement=0.5)),
+        ],
+        ids=str,
+    )
+    def test_a_setting_acts(self, off: Any, on: Any, few_digits: Dataset) -> None:
+        settings = {"optimizer": SGD(lr=0.3)}
+        first, again, other = (
+            trained(replace(study(few_digits, schedule=mine, **settings), epochs=8), few_digits)
+            for mine in (off, off, on)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_after_a_warm_up(self, few_digits: Dataset) -> None:
+        schedule = Warmup(0.25, then=Plateau(factor=0.5, patience=1))
+        run = start(replace(study(few_digits, schedule=schedule, optimizer=SGD(lr=0.3)), epochs=12), few_digits)
+        rates = [report.learning_rate for report in train(run)]
+        assert rates[0] < rates[1] < 0.3
+        assert min(rates[3:]) <= 0.15
+
+    @pytest.mark.parametrize("interval", [1, Steps(3)], ids=str)
+    @pytest.mark.parametrize("warm_up", [False, True])
+    def test_resumes(self, warm_up: bool, interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
+        plateau = Plateau(factor=0.5, patience=2)
+        schedule = Warmup(0.3, then=plateau) if warm_up else plateau
+        mine = study(few_digits, interval, 0.3, schedule=schedule, optimizer=SGD(lr=0.3, momentum=0.5))
+        assert_resumes(replace(mine, epochs=6), few_digits, tmp_path)
+
+    def test_torchs_own_is_refused(self, few_digits: Dataset) -> None:
+        mine = study(few_digits, schedule=lambda live, steps: torch.optim.lr_scheduler.ReduceLROnPlateau(live))
+        with pytest.raises(UsageError, match=r"torch's ReduceLROnPlateau, .*: use hpsearch's Plateau\(\)"):
+            next(train(start(mine, few_digits)))
 
 
 class TestPrecision:

@@ -2,17 +2,19 @@
 
     python tests/benchmarks/augmentation.py
 
-A small convolutional network, SGD with momentum, batches of 128, the digits as 5,000 colour images of 32x32, one
-thread. Both crop at random after padding by 4, flip, rotate by up to 15 degrees in the second case, and normalise. The
-`DataLoader` has two worker processes, which read the images, decoded already, as PIL pictures, one by one; the shared
-loop augments tensors in its own process, and evaluates 500 validation images besides. The two train in turn, round
-after round; printed are images per second (the median round) and their ratio, and what each augmentation takes alone.
+LeNet-5 on colour images of 32x32, SGD with momentum, batches of 128, one thread: the digits as 5,000 JPEG files in
+class folders. Both crop at random after padding by 4, flip, rotate by up to 15 degrees in the second case, and
+normalise. torchvision's `ImageFolder` is read by two worker processes; the shared loop augments the tensors of
+`hpsearch.images` in its own process, and evaluates 500 validation images besides. The two train in turn, round after
+round; printed are images per second (the median round) and their ratio, and what each augmentation takes alone.
 """
 
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from hpsearch import (
     SGD,
     CutMix,
     Dataset,
+    LeNet,
     MixUp,
     RandomCrop,
     RandomErasing,
@@ -33,6 +36,7 @@ from hpsearch import (
     Split,
     Study,
     digits,
+    images,
 )
 from hpsearch.datasets import import_torchvision
 from hpsearch.training import Run, train
@@ -43,15 +47,35 @@ IMAGES, BATCH, ROUNDS, WORKERS = 5_000, 128, 3, 2
 def main() -> None:
     """Print the tables."""
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        measure(folder)
+
+
+def write(folder: Path) -> None:
+    """Write the digits as JPEG files, training and validation images."""
     whole = digits(size=32)
-    assert isinstance(whole.train, Split)
-    order = torch.arange(IMAGES) % len(whole.train)
-    data = Split(whole.train.inputs[order].expand(-1, 3, -1, -1).contiguous(), whole.train.targets[order])
+    for name, split, count in (("train", whole.train, IMAGES), ("validation", whole.validation, 500)):
+        assert isinstance(split, Split)
+        low, high = split.inputs.min(), split.inputs.max()
+        pixels = ((split.inputs - low) / (high - low) * 255).byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        for number in range(count):
+            index = number % len(split)
+            path = folder / name / str(int(split.targets[index])) / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[index]).save(path)
+
+
+def measure(folder: Path) -> None:
+    """Print the tables, of the images in a folder."""
+    data = images(folder, size=32)
+    assert isinstance(data.train, Split)
     versions = f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"
     print(f"{versions}, median of {ROUNDS} rounds, one thread, {WORKERS} DataLoader workers")
     print(f"{'':12} {'in memory':>10} {'DataLoader':>11} {'ratio':>6}   (images/s)")
     for name, ours, theirs in CASES:
-        epochs = [shared(data, whole, ours), loaded(data, theirs())]
+        epochs = [shared(data, ours), loaded(folder / "train", theirs())]
         seconds: list[list[float]] = [[], []]
         for _ in range(ROUNDS + 1):
             for epoch, times in zip(epochs, seconds, strict=True):
@@ -61,7 +85,7 @@ def main() -> None:
         in_memory, by_loader = (IMAGES / statistics.median(times[1:]) for times in seconds)
         print(f"{name:12} {in_memory:10,.0f} {by_loader:11,.0f} {in_memory / by_loader:6.1f}")
     print(f"\nms for a batch of {BATCH} images of 3x32x32")
-    inputs, targets = data.inputs[:BATCH], nn.functional.one_hot(data.targets[:BATCH], 10).float()
+    inputs, targets = data.train.inputs[:BATCH], nn.functional.one_hot(data.train.targets[:BATCH], 10).float()
     for augmentation in (RandomCrop(4), RandomFlip(), RandomRotation(15), RandomErasing(), MixUp(0.2), CutMix(1.0)):
         times = []
         for _ in range(50):
@@ -93,49 +117,30 @@ CASES: list[tuple[str, Sequence[Any], Callable[[], list[Any]]]] = [
 ]
 
 
-def network() -> nn.Module:
-    """Return a small convolutional network for colour images of 32x32."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(32 * 8 * 8, 10)),
-    )
-
-
-def shared(data: Split, whole: Dataset, augment: Sequence[Any]) -> Callable[[], Any]:
+def shared(data: Dataset, augment: Sequence[Any]) -> Callable[[], Any]:
     """Return one epoch of the shared loop."""
-    assert isinstance(whole.validation, Split)
-    validation = Split(whole.validation.inputs[:500].expand(-1, 3, -1, -1), whole.validation.targets[:500])
 
     def recipe(space: Space) -> Recipe:
         optimizer = SGD(lr=0.01, momentum=0.9)
-        return Recipe(model=network(), optimizer=optimizer, batch_size=BATCH, augment=augment)
+        return Recipe(model=LeNet(channels=3, size=32), optimizer=optimizer, batch_size=BATCH, augment=augment)
 
-    study = Study(recipe=recipe, dataset=lambda: whole, epochs=10_000)
-    kept = Dataset(train=data, validation=validation, test=None, classes=whole.classes)
-    epochs = train(Run(study, {}, kept, seed=0))
+    epochs = train(Run(Study(recipe=recipe, dataset=lambda: data, epochs=10_000), {}, data, seed=0))
     return lambda: next(epochs)
 
 
-def loaded(data: Split, augment: list[Any]) -> Callable[[], Any]:
+def loaded(folder: Path, augment: list[Any]) -> Callable[[], Any]:
     """Return one epoch fed by a `DataLoader`."""
-    from torchvision import transforms
+    from torchvision import datasets, transforms
 
-    low, high = data.inputs.min(), data.inputs.max()
-    pixels = ((data.inputs - low) / (high - low) * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
     transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize((0.3,) * 3, (0.4,) * 3)])
-
-    class Pictures(torch.utils.data.Dataset[Any]):
-        def __len__(self) -> int:
-            return IMAGES
-
-        def __getitem__(self, index: int) -> Any:
-            return transform(Image.fromarray(pixels[index])), int(data.targets[index])
-
     loader = torch.utils.data.DataLoader(
-        Pictures(), batch_size=BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True
+        datasets.ImageFolder(str(folder), transform),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
     )
-    model = network()
+    model = LeNet(channels=3, size=32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
 
