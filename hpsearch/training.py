@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Subset, default_collate
+from torch.utils.data import default_collate
 
 from hpsearch.augmentation import mixes_targets
 from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
@@ -285,14 +285,11 @@ class Run:
         return outputs
 
     @cached_property
-    def examples_as_they_are(self) -> Examples:
-        """As many training examples as there are validation examples, or all, drawn at random once for the run."""
-        count = min(length(self.train_split), length(self.validation_split))
+    def examples_as_they_are(self) -> Tensor:
+        """Indices of as many training examples as there are validation examples, or all, drawn once for the run."""
+        count = length(self.train_split)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "training measures"))
-        indices = torch.randperm(length(self.train_split), generator=generator)[:count].sort().values
-        if isinstance(self.train_split, Split):
-            return Split(*(part[indices.to(part.device)] for part in self.train_split))
-        return Subset(self.train_split, indices.tolist())
+        return torch.randperm(count, generator=generator)[: length(self.validation_split)].sort().values
 
     def update(self, loss: Tensor, step: int) -> None:
         """Add the gradients of a step's loss to those of its update and, if they are complete, change the weights."""
@@ -476,11 +473,19 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                     # Measures of mixed examples could not be compared with those of the validation examples.
                     mixed = True
             # Seeded too, because the model or the examples may draw random numbers.
-            validation = evaluate(evaluated, run.loss, run.validation_split, run.measures, run.precision)
-            if mixed:
-                training = evaluate(evaluated, run.loss, run.examples_as_they_are, run.measures, run.precision)
-            else:
-                training = meters.compute()
+            validation = evaluate(evaluated, run.loss, run.validation_split, run.measures, precision=run.precision)
+            training = (
+                evaluate(
+                    evaluated,
+                    run.loss,
+                    run.train_split,
+                    run.measures,
+                    precision=run.precision,
+                    indices=run.examples_as_they_are,
+                )
+                if mixed
+                else meters.compute()
+            )
         measure = run.measures[0].name
         if math.isnan(validation[measure]) and math.isfinite(validation[LOSS.name]):
             raise UsageError(
@@ -527,17 +532,21 @@ def evaluate(
     loss: Callable[[Tensor, Tensor], Tensor],
     split: Examples,
     measures: Sequence[Measure] = (ACCURACY,),
+    *,
     precision: torch.dtype | None = None,
+    indices: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode."""
+    """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode.
+
+    With `indices`, (N,), only of these examples. `precision` is that of `forward`.
+    """
     device = next(model.parameters()).device
     meters = _Meters(measures, device)
     _set_mode(model, loss, training=False)
     # Not in inference mode: tensors that a module creates and keeps there could not be used in training later.
     with torch.no_grad():
-        for start in range(0, length(split), EVALUATION_BATCH):
-            indices = torch.arange(start, min(start + EVALUATION_BATCH, length(split)))
-            inputs, targets = take(split, indices, device)
+        for batch in (torch.arange(length(split)) if indices is None else indices).split(EVALUATION_BATCH):
+            inputs, targets = take(split, batch, device)
             outputs = forward(model, inputs, precision)
             meters.update(loss(outputs, targets), outputs, targets)
     return meters.compute()

@@ -149,7 +149,7 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
     few = split
     if isinstance(split, Split) and length(split) > EVALUATED:
         few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
-    evaluate(run.evaluated, run.loss, few, run.measures, run.precision)
+    evaluate(run.evaluated, run.loss, few, run.measures, precision=run.precision)
     evaluation = (time.perf_counter() - began) * length(split) / length(few)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
