@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -473,19 +473,9 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
                     # Measures of mixed examples could not be compared with those of the validation examples.
                     mixed = True
             # Seeded too, because the model or the examples may draw random numbers.
-            validation = evaluate(evaluated, run.loss, run.validation_split, run.measures, precision=run.precision)
-            training = (
-                evaluate(
-                    evaluated,
-                    run.loss,
-                    run.train_split,
-                    run.measures,
-                    precision=run.precision,
-                    indices=run.examples_as_they_are,
-                )
-                if mixed
-                else meters.compute()
-            )
+            figures = partial(evaluate, evaluated, run.loss, measures=run.measures, precision=run.precision)
+            validation = figures(run.validation_split)
+            training = figures(run.train_split, indices=run.examples_as_they_are) if mixed else meters.compute()
         measure = run.measures[0].name
         if math.isnan(validation[measure]) and math.isfinite(validation[LOSS.name]):
             raise UsageError(
