@@ -77,7 +77,8 @@ class Recipe:
     `precision` "bfloat16" or, on a CUDA device only, "float16" computes the model's layers in that type, in training
     and evaluation, where torch's autocast finds it safe; weights, outputs and losses stay in single precision. The
     gradients of float16 are scaled, and an update in which they overflow is left out (Micikevicius et al., arXiv
-    1710.03740). With `compile`, `torch.compile` compiles the model before training, for each shape of batches.
+    1710.03740). A retrained model is tested in single precision. With `compile`, `torch.compile` compiles the model
+    for training, once for each shape of batches.
     """
 
     model: nn.Module
@@ -240,10 +241,10 @@ def _shapes_only() -> Iterator[None]:
     """Have models built on the meta device, and weights loaded there by `torch.load`, which then reads no numbers."""
     load = torch.load
 
-    def load_shapes(file: Any, map_location: Any = None, *arguments: Any, **options: Any) -> Any:
-        return load(file, "meta", *arguments, **options)
+    def load_shapes(f: Any, map_location: Any = None, *arguments: Any, **options: Any) -> Any:
+        return load(f, "meta", *arguments, **options)
 
-    torch.load = load_shapes  # type: ignore[assignment]
+    torch.load = load_shapes
     try:
         with torch.device("meta"), warnings.catch_warnings():
             # Weights that are loaded in another way.

@@ -321,7 +321,7 @@ class Run:
             return
         plateau, stopper = self._plateau
         if stopper.update(value, value) is not None:
-            stopper.load_state_dict({**stopper.state_dict(), "without_improvement": 0, "reason": None})
+            stopper.without_improvement, stopper.reason = 0, None
             for group in self.optimizer.param_groups:
                 group["lr"] *= plateau.factor
 
@@ -405,13 +405,17 @@ def _precision(name: str | None, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if name == "bfloat16" else torch.float16
 
 
+def _autocast(model: nn.Module, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(next(model.parameters()).device.type, dtype=precision)
+
+
 def forward(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Return a model's outputs, computed in `precision` where that is safe and returned in single precision.
 
     Raises UsageError if the model is to be compiled and cannot be.
     """
     try:
-        with torch.autocast(inputs.device.type, dtype=precision) if precision else nullcontext():
+        with _autocast(model, precision) if precision else nullcontext():
             outputs: Tensor = model(inputs)
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -329,7 +329,7 @@ class TestTracing:
         self.study(model).trace(ReplaySpace({"lr": 0.5}))
 
     @pytest.mark.parametrize("zipped", [True, False])
-    @pytest.mark.parametrize("options", [{}, {"map_location": "cpu"}, {"weights_only": True}], ids=str)
+    @pytest.mark.parametrize("options", [{}, {"map_location": "cpu"}, {"weights_only": True, "mmap": None}], ids=str)
     def test_weights_in_a_file_are_loaded_as_shapes_only(
         self, options: dict[str, Any], zipped: bool, tmp_path: Path
     ) -> None:
