@@ -559,14 +559,14 @@ class TestScaledGradients:
         torch.testing.assert_close(ours, single, rtol=0.1, atol=2e-3)
 
     @staticmethod
-    def overflowing(data: Dataset, interval: Any = 1) -> Study:
+    def overflowing(data: Dataset, interval: Any = 1, accumulate: int = 1) -> Study:
         """Return a study whose first gradients, times the first scale, exceed the range of float16."""
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
             return 40 * functional.cross_entropy(outputs, targets)
 
         settings = {"loss": loss, "optimizer": SGD(lr=0.001, momentum=0.9), "schedule": OneCycle(), "ema": 0.9}
-        return study(data, interval, 0.3, precision="float16", **settings)
+        return study(data, interval, 0.3, precision="float16", accumulate=accumulate, **settings)
 
     def test_an_update_that_overflows_is_left_out(self, few_digits: Dataset) -> None:
         run = start(self.overflowing(few_digits), few_digits)
@@ -580,8 +580,9 @@ class TestScaledGradients:
         assert run.scaler.get_scale() < 2**16
 
     @pytest.mark.parametrize("interval", [1, Steps(1), Steps(3)], ids=str)
-    def test_the_scale_is_resumed(self, interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
-        assert_resumes(self.overflowing(few_digits, interval), few_digits, tmp_path)
+    @pytest.mark.parametrize("accumulate", [1, 3])
+    def test_the_scale_is_resumed(self, accumulate: int, interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
+        assert_resumes(self.overflowing(few_digits, interval, accumulate), few_digits, tmp_path)
 
     def test_only_then_the_scale_is_in_the_state(self, few_digits: Dataset) -> None:
         assert "scaler" in start(study(few_digits, precision="float16"), few_digits).state_dict()
