@@ -235,7 +235,9 @@ def _inside(start: Tensor, stop: Tensor, size: int) -> Tensor:
 def _draw_mix(alpha: float, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each example the share of it that stays, and another one to mix it with."""
     concentration = torch.full((len(inputs),), float(alpha), device=inputs.device)
-    return Beta(concentration, concentration).sample(), torch.randperm(len(inputs), device=inputs.device)
+    # Validation would wait for the GPU.
+    beta = Beta(concentration, concentration, validate_args=False)
+    return beta.sample(), torch.randperm(len(inputs), device=inputs.device)
 
 
 def _mean(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

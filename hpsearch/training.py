@@ -12,6 +12,7 @@ This module does not depend on trials, files or databases.
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -329,6 +330,9 @@ class Run:
         """Return `model` and `evaluated`, compiled if the recipe says so; compiled ones share the weights of these."""
         if not self._recipe.compile:
             return self.model, self.evaluated
+        if self.device.type == "cpu":
+            # In this process: there are as many workers as cores, and each would start as many compilers.
+            os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         # A process that has compiled several models of a class would leave its next ones as they are.
         torch.compiler.reset()
         # For each shape: a graph for several of them is made at the second, so that a resumed run might lack it.

@@ -1,5 +1,6 @@
 """The options of a recipe in training: each against a loop by hand, and resumed exactly."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -624,6 +625,16 @@ class TestCompile:
     def test_resumes(self, interval: Any, few_digits: Dataset, tmp_path: Path) -> None:
         settings = {"optimizer": Adam(lr=0.01), "ema": 0.9, "precision": "bfloat16", "augment": [MixUp(0.4)]}
         assert_resumes(study(few_digits, interval, 0.3, compile=True, **settings), few_digits, tmp_path)
+
+    @pytest.mark.usefixtures("graphs")
+    def test_a_worker_compiles_in_its_own_process(self, few_digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Unless the user asks for more; torch would start a process for each core."""
+        for given, found in ((None, "1"), ("3", "3")):
+            monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+            if given:
+                monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", given)
+            start(study(few_digits, compile=True), few_digits).compiled()
+            assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == found
 
     def test_of_many_models_of_a_class_each_is_compiled(self, graphs: list[Any], few_digits: Dataset) -> None:
         """In one process, torch gives up after eight."""
