@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpsearch.augmentation import CutMix, MixUp, RandomCrop, RandomErasing, RandomFlip, RandomRotation
     from hpsearch.datasets import (
         Dataset,
         Split,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         NormalizedGradient,
         OneCycle,
         PerceptronCriterion,
+        Plateau,
         RMSprop,
         Warmup,
     )
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from hpsearch.study import Recipe, Steps, Study
 
 _HOME = {
+    "hpsearch.augmentation": ["CutMix", "MixUp", "RandomCrop", "RandomErasing", "RandomFlip", "RandomRotation"],
     "hpsearch.datasets": [
         "Dataset",
         "Split",
@@ -72,6 +75,7 @@ _HOME = {
         "NormalizedGradient",
         "OneCycle",
         "PerceptronCriterion",
+        "Plateau",
         "RMSprop",
         "Warmup",
     ],
@@ -93,16 +97,23 @@ __all__ = [
     "BinaryCrossEntropy",
     "Cosine",
     "CrossEntropy",
+    "CutMix",
     "Dataset",
     "EarlyStopping",
     "HpsearchError",
     "LeNet",
     "Measure",
+    "MixUp",
     "NormalizedGradient",
     "OneCycle",
     "Perceptron",
     "PerceptronCriterion",
+    "Plateau",
     "RMSprop",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomRotation",
     "Recipe",
     "Space",
     "Split",

@@ -387,15 +387,15 @@ def batches(split: Source, requests: Iterable[Request], device: torch.device) ->
     return _loader(split, device).batches(requests)
 
 
-def in_order(split: Source, device: torch.device, *, seed: int = 0) -> Iterator[Batch]:
-    """Yield all examples in their order, in batches; random augmentation has a seed derived from `seed`.
+def in_order(split: Source, device: torch.device, *, seed: int = 0, indices: Tensor | None = None) -> Iterator[Batch]:
+    """Yield all examples in their order, in batches, or those at `indices`, (N,).
 
-    Raises what `Loader.batches` does.
+    Random augmentation has a seed derived from `seed`. Raises what `Loader.batches` does.
     """
-    count, size = length(split), split.batch_size if isinstance(split, Loader) else EVALUATION_BATCH
+    size = split.batch_size if isinstance(split, Loader) else EVALUATION_BATCH
+    chosen = torch.arange(length(split)) if indices is None else indices
     requests = (
-        (torch.arange(start, min(start + size, count)), derive_seed(seed, "in order", start))
-        for start in range(0, count, size)
+        (chosen[start : start + size], derive_seed(seed, "in order", start)) for start in range(0, len(chosen), size)
     )
     return batches(split, requests, device)
 

@@ -1,24 +1,29 @@
 """Optimisers, losses and schedules as small frozen dataclasses: data, not live torch objects.
 
-Each is also a callable that builds the live object, so a recipe may use any other callable of the same form:
-an optimiser is `parameters -> torch.optim.Optimizer`, a loss `(outputs, targets) -> scalar tensor`, a schedule
+Each is also a callable that builds the live object, so a recipe may use any other callable of the same form: an
+optimiser is `parameters -> torch.optim.Optimizer`, where the parameters may be in groups as torch's optimisers take
+them, a loss `(outputs, targets) -> scalar tensor`, a schedule
 `(optimizer, total_steps) -> torch.optim.lr_scheduler.LRScheduler`, stepped once per update.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from hpsearch.errors import UsageError
 
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+# Parameters, or groups of them with their own options, as torch's optimisers take them.
+Parameters = Iterable[Any]
+Optimizer = Callable[[Parameters], torch.optim.Optimizer]
+Groups = Mapping[str, Mapping[str, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Schedule = Callable[[torch.optim.Optimizer, int], LRScheduler]
 
@@ -54,9 +59,65 @@ def _as_class_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     return targets.reshape(outputs.shape[:1] + outputs.shape[2:]).long()
 
 
-def _fused(parameters: Sequence[nn.Parameter]) -> bool:
+def _fused(parameters: Parameters) -> bool:
     """Whether torch's fused optimisers, the fastest, accept the parameters: they accept no complex ones."""
-    return all(parameter.is_floating_point() for parameter in parameters)
+    groups = [group["params"] if isinstance(group, dict) else [group] for group in parameters]
+    return all(parameter.is_floating_point() for group in groups for parameter in group)
+
+
+def check_groups(groups: Any, model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise UsageError for a name in `groups` that no parameter has, or an option that the optimiser does not have.
+
+    The options of an optimiser that is not of this module are unknown until it is built: see `build_optimizer`.
+    """
+    if not isinstance(groups, Mapping) or not all(isinstance(options, Mapping) for options in groups.values()):
+        raise UsageError(f'Recipe: groups must be a dict such as {{"head": {{"lr": 0.1}}}}, got {groups!r}')
+    names = [name for name, _ in model.named_parameters()]
+    while isinstance(optimizer, L1):
+        optimizer = optimizer.optimizer
+    for pattern, options in groups.items():
+        if not any(_fits(name, pattern) for name in names):
+            some = ", ".join(names[:3] + ["..."] * (len(names) > 6) + names[max(3, len(names) - 3) :])
+            raise UsageError(f"Recipe: groups: no parameter of the model is named {pattern!r}; it has {some}")
+        if is_dataclass(optimizer) and type(optimizer).__module__ == __name__:
+            _check_options(pattern, options, [entry.name for entry in fields(optimizer)])
+            # Checks the values.
+            replace(optimizer, **options)
+
+
+def build_optimizer(optimizer: Optimizer, names: Mapping[nn.Parameter, str], groups: Groups) -> torch.optim.Optimizer:
+    """Build the torch optimiser of the trainable parameters, those without a group of their own first.
+
+    Raises UsageError if a group has an option that the torch optimiser does not have.
+    """
+    members: dict[str | None, list[nn.Parameter]] = {pattern: [] for pattern in (None, *groups)}
+    for parameter, name in names.items():
+        if parameter.requires_grad:
+            members[next((pattern for pattern in groups if _fits(name, pattern)), None)].append(parameter)
+    if not groups:
+        return optimizer(members[None])
+    live = optimizer(
+        [
+            {"params": parameters, **(groups[pattern] if pattern is not None else {})}
+            for pattern, parameters in members.items()
+            if parameters
+        ]
+    )
+    for pattern, options in groups.items():
+        _check_options(pattern, options, list(live.defaults))
+    return live
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern is that of a parameter's name, or of a module that the parameter is in."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _check_options(pattern: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(
+            f"Recipe: groups[{pattern!r}]: the optimiser has no option {unknown[0]!r}; it has {', '.join(known)}"
+        )
 
 
 def is_between(low: float, value: Any, high: float) -> bool:
@@ -97,7 +158,7 @@ class SGD:
         if self.nesterov and self.momentum == 0:
             raise UsageError("SGD: nesterov needs a momentum above 0")
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         parameters = list(parameters)
         return torch.optim.SGD(
@@ -123,7 +184,7 @@ class Adam:
         _check("Adam", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         _check_shares("Adam", betas=self.betas)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         parameters = list(parameters)
         return torch.optim.Adam(
@@ -149,7 +210,7 @@ class AdamW:
         _check("AdamW", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         _check_shares("AdamW", betas=self.betas)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         parameters = list(parameters)
         return torch.optim.AdamW(
@@ -176,7 +237,7 @@ class RMSprop:
         _check("RMSprop", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
         _check_shares("RMSprop", alpha=(self.alpha,), momentum=(self.momentum,))
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         return torch.optim.RMSprop(
             parameters,
@@ -199,7 +260,7 @@ class Adagrad:
     def __post_init__(self) -> None:
         _check("Adagrad", lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         return torch.optim.Adagrad(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
@@ -219,7 +280,7 @@ class NormalizedGradient:
     def __post_init__(self) -> None:
         _check("NormalizedGradient", lr=self.lr, eps=self.eps)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         return _NormalizedGradient(parameters, {"lr": self.lr, "eps": self.eps})
 
@@ -253,7 +314,7 @@ class L1:
     def __post_init__(self) -> None:
         _check("L1", strength=self.strength)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def __call__(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Build the torch optimiser."""
         optimizer = self.optimizer(parameters)
         optimizer.register_step_pre_hook(self._add)
@@ -326,7 +387,7 @@ class BinaryCrossEntropy:
     """Cross-entropy of a sigmoid neuron, averaged over the batch, from outputs before the sigmoid.
 
     Outputs and targets are (N,) or (N, 1). A target above 0 is the positive class, whose losses are multiplied by
-    `pos_weight`.
+    `pos_weight`; a floating-point target between 0 and 1 is its probability.
     """
 
     pos_weight: float | None = None
@@ -340,8 +401,26 @@ class BinaryCrossEntropy:
         targets = _as_one_output("BinaryCrossEntropy", outputs, targets)
         pos_weight = None if self.pos_weight is None else outputs.new_tensor(self.pos_weight)
         return functional.binary_cross_entropy_with_logits(
-            outputs, (targets > 0).to(outputs.dtype), pos_weight=pos_weight
+            outputs, targets.to(outputs.dtype).clamp(0, 1), pos_weight=pos_weight
         )
+
+
+def as_numbers(targets: Tensor, outputs: Tensor, loss: Loss) -> Tensor:
+    """Return targets of which means can be formed, floating-point ones as they are.
+
+    Class numbers become probabilities of as many classes as there are `outputs` for an example, (N, classes); if there
+    is one, 0 and 1 or, for `MSE`, -1 and 1. Raises UsageError for a loss that has no value between two classes.
+    """
+    if isinstance(loss, PerceptronCriterion):
+        raise UsageError("PerceptronCriterion has no loss between two classes: mix them with BinaryCrossEntropy")
+    if targets.is_floating_point():
+        return targets
+    if has_one_output(outputs):
+        return _signs(targets) if isinstance(loss, MSE) else (targets > 0).float()
+    if targets.dim() == outputs.dim():
+        targets = targets.flatten()
+    # Classes are an image's second dimension, as with cross-entropy.
+    return functional.one_hot(targets.long(), outputs.shape[1]).movedim(-1, 1).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,6 +469,8 @@ class Cosine:
 class Warmup:
     """A linear rise of the learning rate over the first `share` of steps, followed by `then`, or by a constant rate.
 
+    With a share of 0 there is no rise, only what follows.
+
     Goyal et al., arXiv 1706.02677, section 2.2.
     """
 
@@ -397,8 +478,8 @@ class Warmup:
     then: Schedule | None = None
 
     def __post_init__(self) -> None:
-        if not is_between(0, self.share, 1):
-            raise UsageError(f"Warmup: share is a share of all steps in (0, 1), got {self.share!r}")
+        if self.share != 0 and not is_between(0, self.share, 1):
+            raise UsageError(f"Warmup: share is a share of all steps in [0, 1), got {self.share!r}")
         if isinstance(self.then, OneCycle) or not (callable(self.then) or self.then is None):
             raise UsageError(f"Warmup: then must be a schedule without a rise of its own, or None, got {self.then!r}")
 
@@ -440,3 +521,35 @@ class OneCycle:
             pct_start=rise,
             cycle_momentum=False,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """A learning rate that is multiplied by `factor` whenever the study's measure no longer improves.
+
+    That is after `patience` intervals in a row without a relative improvement of the best validation measure by more
+    than `min_improvement`, as in `EarlyStopping`; then intervals are counted anew. `Warmup` may come before it. In
+    torch's `ReduceLROnPlateau`, which does not know the measure's direction, `patience` is one less.
+    """
+
+    factor: float = 0.1
+    patience: int = 3
+    min_improvement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not is_between(0, self.factor, 1):
+            raise UsageError(f"Plateau: factor must be a number in (0, 1), got {self.factor!r}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise UsageError(f"Plateau: patience must be a number of intervals, at least 1, got {self.patience!r}")
+        _check("Plateau", min_improvement=self.min_improvement)
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
+        """Build the torch scheduler of each update, which changes nothing: the training loop does, after intervals."""
+        return ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+def plateau_of(schedule: Schedule | None) -> Plateau | None:
+    """Return the `Plateau` that a schedule is or ends with."""
+    while isinstance(schedule, Warmup):
+        schedule = schedule.then
+    return schedule if isinstance(schedule, Plateau) else None

@@ -13,23 +13,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from hpsearch import study_files
+from hpsearch.augmentation import Augmentation
 from hpsearch.datasets import Dataset, Split
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
 from hpsearch.measure import ACCURACY, Measure
 from hpsearch.meters import check_targets, measure_of
-from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule, is_between
+from hpsearch.optim import CrossEntropy, Loss, Optimizer, Schedule, check_groups, is_between
 from hpsearch.own_training import Training
 from hpsearch.seeding import seeded
 from hpsearch.space import Described, Space, describe, replay
 from hpsearch.stopping import EarlyStopping
 from hpsearch.study_files import find_study
 from hpsearch.text import brief, unit
+
+PRECISIONS = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,24 @@ class Recipe:
     0.999, the exponential moving average of the weights with this decay per update is what is evaluated and kept, with
     the model's buffers, while training continues with the weights themselves (Polyak and Juditsky, *Acceleration of
     stochastic approximation by averaging*, SIAM J. Control Optim. 30, 1992).
+
+    `augment` is a list of augmentations, such as `[RandomCrop(4), RandomFlip()]` of `hpsearch.augmentation` or any
+    callables `(inputs, targets) -> (inputs, targets)`, applied to each training batch in this order. If one of them
+    changes the targets, as `MixUp` does, the training measures are those of some training examples as they are,
+    evaluated after each interval; otherwise they are those of the augmented examples while training.
+
+    `groups` gives some parameters their own options of the optimiser, by the name of a parameter or module, or a
+    pattern: `{"head": {"lr": 0.1}, "*.bias": {"weight_decay": 0.0}}`. The first name that fits a parameter counts; all
+    other parameters have the optimiser's options, and its `lr` is the one that is reported. A schedule scales the
+    learning rates of all groups. Parameters with `requires_grad=False` are frozen: they are not given to the optimiser.
+    Batch norm in frozen layers still adapts its running mean and variance to the data, unless the model overrides
+    `train` to keep these layers in evaluation mode.
+
+    `precision` "bfloat16" or, on a CUDA device only, "float16" computes the model's layers in that type, in training
+    and evaluation, where torch's autocast finds it safe; weights, outputs and losses stay in single precision. The
+    gradients of float16 are scaled, and an update in which they overflow is left out (Micikevicius et al., arXiv
+    1710.03740). A retrained model is tested in single precision. With `compile`, `torch.compile` compiles the model
+    for training, once for each shape of batches.
     """
 
     model: nn.Module
@@ -69,6 +90,10 @@ class Recipe:
     clip_norm: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    augment: Sequence[Augmentation] = ()
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: Literal["bfloat16", "float16"] | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -77,6 +102,11 @@ class Recipe:
             value = getattr(self, name)
             if not callable(value) and not (name == "schedule" and value is None):
                 raise UsageError(f"Recipe: {name} must be callable, such as SGD(lr=0.1), got {value!r}")
+        if isinstance(self.loss, nn.BCELoss):
+            raise UsageError(
+                "Recipe: nn.BCELoss is for models that end in a sigmoid, whose outputs are all above 0, which is the "
+                "second class: leave the sigmoid out of the model and use BinaryCrossEntropy(), which includes it"
+            )
         check_count("Recipe: batch_size", self.batch_size)
         if self.epochs is not None:
             check_count("Recipe: epochs", self.epochs)
@@ -85,6 +115,13 @@ class Recipe:
         check_count("Recipe: accumulate", self.accumulate)
         if self.ema is not None and not is_between(0, self.ema, 1):
             raise UsageError(f"Recipe: ema must be a number in (0, 1), or None, got {self.ema!r}")
+        if not isinstance(self.augment, Sequence) or not all(map(callable, self.augment)):
+            raise UsageError(f"Recipe: augment must be a list, such as [RandomFlip()], got {self.augment!r}")
+        check_groups(self.groups, self.model, self.optimizer)
+        if self.precision not in (None, *PRECISIONS):
+            raise UsageError(f"Recipe: precision must be one of None, {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if not isinstance(self.compile, bool):
+            raise UsageError(f"Recipe: compile must be True or False, got {self.compile!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +189,7 @@ class Study:
         If that fails, for example for a model that reads a tensor's values when it is built, they are built normally.
         """
         try:
-            with torch.device("meta"), warnings.catch_warnings():
-                # Weights that a recipe loads are not needed here.
-                warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
+            with _shapes_only():
                 return self._checked(self.recipe(space))
         except HpsearchError:
             raise
@@ -199,6 +234,24 @@ class Study:
         if not isinstance(recipe, Recipe | Training):
             raise UsageError(f"the recipe must return a hpsearch.Recipe or Training, got {type(recipe).__name__}")
         return recipe
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Have models built on the meta device, and weights loaded there by `torch.load`, which then reads no numbers."""
+    load = torch.load
+
+    def load_shapes(f: Any, map_location: Any = None, *arguments: Any, **options: Any) -> Any:
+        return load(f, "meta", *arguments, **options)
+
+    torch.load = load_shapes
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            # Weights that are loaded in another way.
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
+            yield
+    finally:
+        torch.load = load
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

@@ -1,38 +1,43 @@
 """The training loop.
 
 `train(run)` is a generator: it trains one interval, evaluates, yields a report, and continues. Closing it stops it.
-An interval is a pure function of (weights and their average, accumulated gradients, optimiser and schedule state, seed,
-interval number): the batch order comes from a generator seeded by (seed, epoch), all other random numbers from the
-generators of torch, numpy and Python, seeded by (seed, step) while examples are read and by (seed, interval) otherwise.
+An interval is a pure function of (weights and their average, accumulated gradients, state of optimiser, schedule and
+gradient scaler, seed, interval number): the batch order comes from a generator seeded by (seed, epoch), all other
+random numbers, also those of augmentation, from the generators of torch, numpy and Python, seeded by (seed, step) while
+examples are read and by (seed, interval) otherwise.
 So a run restored from `Run.state_dict` continues bit for bit as if it had not been interrupted (on one thread of a
 CPU).
 
-This module does not depend on trials, files, databases or early stopping.
+This module does not depend on trials, files or databases.
 """
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hpsearch.augmentation import mixes_targets
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import UsageError
 from hpsearch.loading import Batch, Request, Source, batches, call, close, in_order, source, take
 from hpsearch.measure import ACCURACY, LOSS, Measure, column_of
 from hpsearch.meters import make_meter
+from hpsearch.optim import Plateau, as_numbers, build_optimizer, plateau_of
 from hpsearch.seeding import derive_seed, seeded
+from hpsearch.stopping import EarlyStopping, Stopper
 from hpsearch.study import Recipe, Steps, Study
 
 
@@ -98,6 +103,7 @@ class Run:
                 raise UsageError(f"this is for recipes that return a Recipe, not a {type(recipe).__name__}")
             self._recipe = recipe
             self.model = self._recipe.model.to(self.device)
+            self.precision = _precision(self._recipe.precision, self.device)
             self.loss = self._recipe.loss
             if isinstance(self.loss, nn.Module):
                 self.loss = self.loss.to(self.device)
@@ -111,6 +117,9 @@ class Run:
                 # step.
                 with torch.no_grad():
                     call(self.model.eval(), self._first_batch()[0])
+        trained = [*self.model.parameters(), *_parameters(self.loss)]
+        if not any(parameter.requires_grad for parameter in trained):
+            raise UsageError("nothing to train: the model has no parameters, or all of them have requires_grad=False")
         if _pays_channels_last(self.model):
             with seeded(derive_seed(seed, "memory format"), self.device):
                 if self._works_channels_last():
@@ -127,12 +136,20 @@ class Run:
     @cached_property
     def _live(self) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
         # Built on first use: torch's import for it takes a second, which a command that only tries a batch can save.
-        parameters = list(self.model.parameters())
-        if isinstance(self.loss, nn.Module):
-            parameters += self.loss.parameters()
-        # Without duplicates: a loss may contain the model, or a part of it.
-        optimizer = self._recipe.optimizer(list(dict.fromkeys(parameters)))
-        return optimizer, self._recipe.schedule(optimizer, self.total_updates) if self._recipe.schedule else None
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for parameter in _parameters(self.loss):
+            # A loss may contain the model, or a part of it.
+            names.setdefault(parameter, "")
+        optimizer = build_optimizer(self._recipe.optimizer, names, self._recipe.groups)
+        if self._recipe.schedule is None:
+            return optimizer, None
+        schedule = self._recipe.schedule(optimizer, self.total_updates)
+        if isinstance(schedule, ReduceLROnPlateau):
+            raise UsageError(
+                "the schedule is torch's ReduceLROnPlateau, which needs a value at each step: use hpsearch's "
+                "Plateau(), which takes that of the study's measure after each interval"
+            )
+        return optimizer, schedule
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -143,6 +160,14 @@ class Run:
     def schedule(self) -> LRScheduler | None:
         """The learning rate schedule, if the recipe has one."""
         return self._live[1]
+
+    @cached_property
+    def _plateau(self) -> tuple[Plateau, Stopper] | None:
+        """The schedule's rules for intervals without improvement, and how many there were."""
+        if (plateau := plateau_of(self._recipe.schedule)) is None:
+            return None
+        rules = EarlyStopping(patience=plateau.patience, min_improvement=plateau.min_improvement)
+        return plateau, Stopper(rules, self.measures[0])
 
     @cached_property
     def average(self) -> AveragedModel | None:
@@ -156,7 +181,12 @@ class Run:
         """The model that is evaluated and kept: with the average of the weights if there is one, else the model."""
         return self.model if self.average is None else self.average.module
 
-    @property
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        """What scales the gradients of float16 up, so that small ones are not lost; off for other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+
+    @cached_property
     def trained(self) -> list[Tensor]:
         """The optimiser's parameters."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -206,6 +236,10 @@ class Run:
             state["loss"] = self.loss.state_dict()
         if self.average is not None:
             state["average"] = self.average.state_dict()
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
+        if self._plateau is not None:
+            state["plateau"] = self._plateau[1].state_dict()
         if not self.begins_update(self.step):
             state["gradients"] = [parameter.grad for parameter in self.trained]
         return state
@@ -220,6 +254,10 @@ class Run:
             self.loss.load_state_dict(state["loss"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if self._plateau is not None:
+            self._plateau[1].load_state_dict(state["plateau"])
         if "gradients" in state:
             for parameter, gradient in zip(self.trained, state["gradients"], strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
@@ -228,6 +266,83 @@ class Run:
     def close(self) -> None:
         """End the processes that read examples; training starts new ones."""
         close(self.train_split, self.validation_split)
+
+    def augment(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a training batch with the recipe's augmentation; the same targets unless that changes them."""
+        for augmentation in self._recipe.augment:
+            if mixes_targets(augmentation):
+                targets = as_numbers(targets, self._example_outputs, self.loss)
+            augmented = augmentation(inputs, targets)
+            if not isinstance(augmented, tuple | list) or len(augmented) != 2:
+                raise UsageError(f"an augmentation must return (inputs, targets); this one does not: {augmentation!r}")
+            inputs, targets = augmented
+        return inputs, targets
+
+    @cached_property
+    def _example_outputs(self) -> Tensor:
+        """The outputs for one example, which show how many there are."""
+        inputs, _ = take(self.train_split, torch.arange(1), self.device)
+        training = self.model.training
+        with seeded(derive_seed(self.seed, "outputs"), self.device), torch.no_grad():
+            outputs = forward(self.model.eval(), inputs, self.precision)
+        self.model.train(training)
+        return outputs
+
+    @cached_property
+    def examples_as_they_are(self) -> Tensor:
+        """Indices of as many training examples as there are validation examples, or all, drawn once for the run."""
+        count = length(self.train_split)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "training measures"))
+        return torch.randperm(count, generator=generator)[: length(self.validation_split)].sort().values
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """Add the gradients of a step's loss to those of its update and, if they are complete, change the weights."""
+        if self.begins_update(step):
+            self.optimizer.zero_grad()
+        # The gradients of an update's batches add up to that of the mean over all of their examples.
+        self.scaler.scale(loss if self.accumulate == 1 else loss * self.share_of_update(step)).backward()
+        if not self.begins_update(step + 1):
+            return
+        # Before what is added to the gradients or taken from them.
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.trained, self.clip_norm)
+        overflowed = self.scaler.is_enabled() and not _are_finite(self.trained)
+        if not overflowed:
+            # Not left to the scaler: torch's fused SGD then starts from a momentum that is whatever is in memory.
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if overflowed:
+            return
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def observe(self, value: float) -> None:
+        """Take the study's measure after an interval: with `Plateau`, lower the learning rates if it is stuck."""
+        if self._plateau is None:
+            return
+        plateau, stopper = self._plateau
+        if stopper.update(value, value) is not None:
+            stopper.without_improvement, stopper.reason = 0, None
+            for group in self.optimizer.param_groups:
+                group["lr"] *= plateau.factor
+
+    def compiled(self) -> tuple[nn.Module, nn.Module]:
+        """Return `model` and `evaluated`, compiled if the recipe says so; compiled ones share the weights of these."""
+        if not self._recipe.compile:
+            return self.model, self.evaluated
+        if self.device.type == "cpu":
+            # In this process: there are as many workers as cores, and each would start as many compilers.
+            os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        # A process that has compiled several models of a class would leave its next ones as they are.
+        torch.compiler.reset()
+        # For each shape: a graph for several of them is made at the second, so that a resumed run might lack it.
+        model = cast(nn.Module, torch.compile(self.model, dynamic=False))
+        if self.average is None:
+            return model, model
+        return model, cast(nn.Module, torch.compile(self.evaluated, dynamic=False))
 
     def begins_update(self, step: int) -> bool:
         """Whether a step is the first of those whose gradients make one update, which are all of one epoch."""
@@ -274,6 +389,52 @@ def _pays_channels_last(model: nn.Module) -> bool:
     )
 
 
+def _parameters(loss: Callable[[Tensor, Tensor], Tensor]) -> list[nn.Parameter]:
+    return list(loss.parameters()) if isinstance(loss, nn.Module) else []
+
+
+def _are_finite(parameters: list[Tensor]) -> bool:
+    """Whether all gradients are finite."""
+    finite = [parameter.grad.isfinite().all() for parameter in parameters if parameter.grad is not None]
+    return bool(torch.stack(finite).all())
+
+
+def _precision(name: str | None, device: torch.device) -> torch.dtype | None:
+    """Return the type that layers are computed in, or None. Raises UsageError if the device does not have it."""
+    if name is None:
+        return None
+    if name == "float16" and device.type != "cuda":
+        raise UsageError(f'precision "float16" needs a CUDA device, this is {device}; "bfloat16" also works on a CPU')
+    if not torch.amp.is_autocast_available(device.type) or (
+        name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    ):
+        raise UsageError(f'precision "{name}" does not work on this device, {device}; leave it out or use another one')
+    return torch.bfloat16 if name == "bfloat16" else torch.float16
+
+
+def _autocast(model: nn.Module, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(next(model.parameters()).device.type, dtype=precision)
+
+
+def forward(model: nn.Module, inputs: Any, precision: torch.dtype | None = None) -> Tensor:
+    """Return a model's outputs, computed in `precision` where that is safe and returned in single precision.
+
+    Raises UsageError if the model is to be compiled and cannot be.
+    """
+    try:
+        with _autocast(model, precision) if precision else nullcontext():
+            outputs: Tensor = call(model, inputs)
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"torch.compile fails: {first}; leave out compile=True, or see that a compiler is installed"
+        ) from error
+    # What is no tensor is refused later.
+    return outputs.float() if isinstance(outputs, Tensor) and outputs.dtype == precision else outputs
+
+
 def load_weights(model: nn.Module, weights: dict[str, Any]) -> None:
     """Load a model's state and the memory format it was trained in, so that its outputs are the same bit for bit."""
     model.load_state_dict(weights)
@@ -307,52 +468,50 @@ def train(run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Interv
 
 
 def _intervals(run: Run, stop: Callable[[], bool]) -> Iterator[IntervalReport]:
-    optimizer, schedule, average = run.optimizer, run.schedule, run.average
-    trained = run.trained
+    model, evaluated = run.compiled()
     while run.step < run.total_steps:
         began = time.perf_counter()
         first, last = run.step, min(run.step + run.steps_per_interval, run.total_steps)
         with seeded(derive_seed(run.seed, "interval", run.interval), run.device):
             _set_mode(run.model, run.loss, training=True)
             meters = _Meters(run.measures, run.device)
+            mixed = False
             for step, (inputs, targets) in enumerate(_batches(run, first, last), first):
                 if stop():
                     return
-                outputs = call(run.model, inputs)
-                loss = run.loss(outputs, targets)
-                if run.begins_update(step):
-                    optimizer.zero_grad()
-                # The gradients of an update's batches add up to that of the mean over all of their examples.
-                (loss if run.accumulate == 1 else loss * run.share_of_update(step)).backward()
-                if run.begins_update(step + 1):
-                    if run.clip_norm is not None:
-                        clip_grad_norm_(trained, run.clip_norm)
-                    optimizer.step()
-                    if schedule is not None:
-                        schedule.step()
-                    if average is not None:
-                        average.update_parameters(run.model)
-                meters.update(loss.detach(), outputs.detach(), targets)
-            # Seeded too, because the model or the validation examples may draw random numbers.
-            validation = evaluate(
-                run.evaluated,
+                inputs, given = run.augment(inputs, targets)
+                outputs = forward(model, inputs, run.precision)
+                loss = run.loss(outputs, given)
+                run.update(loss, step)
+                if given is targets:
+                    meters.update(loss.detach(), outputs.detach(), targets)
+                else:
+                    # Measures of mixed examples could not be compared with those of the validation examples.
+                    mixed = True
+            # Seeded too, because the model or the examples may draw random numbers.
+            figures = partial(
+                evaluate,
+                evaluated,
                 run.loss,
-                run.validation_split,
-                run.measures,
+                measures=run.measures,
                 seed=derive_seed(run.seed, "validation", run.interval),
+                precision=run.precision,
             )
+            validation = figures(run.validation_split)
+            training = figures(run.train_split, indices=run.examples_as_they_are) if mixed else meters.compute()
         measure = run.measures[0].name
         if math.isnan(validation[measure]) and math.isfinite(validation[LOSS.name]):
             raise UsageError(
                 f"the measure {measure} of the validation examples is not a number, although the loss is finite: "
                 f"is every class among them, and are they more than one?"
             )
+        run.observe(validation[measure])
         run.interval += 1
         yield IntervalReport(
             interval=run.interval,
             epoch=run.step / run.steps_per_epoch,
             step=run.step,
-            train=meters.compute(),
+            train=training,
             validation=validation,
             learning_rate=run.learning_rate,
             seconds=time.perf_counter() - began,
@@ -388,15 +547,20 @@ def evaluate(
     measures: Sequence[Measure] = (ACCURACY,),
     *,
     seed: int = 0,
+    precision: torch.dtype | None = None,
+    indices: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode."""
+    """Return the mean loss per example and the `measures` of `model` on a split, by name, in evaluation mode.
+
+    With `indices`, (N,), only of these examples. `precision` is that of `forward`.
+    """
     device = next(model.parameters()).device
     meters = _Meters(measures, device)
     _set_mode(model, loss, training=False)
     # Not in inference mode: tensors that a module creates and keeps there could not be used in training later.
     with torch.no_grad():
-        for inputs, targets in in_order(split, device, seed=seed):
-            outputs = call(model, inputs)
+        for inputs, targets in in_order(split, device, seed=seed, indices=indices):
+            outputs = forward(model, inputs, precision)
             meters.update(loss(outputs, targets), outputs, targets)
     return meters.compute()
 

@@ -15,19 +15,19 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpsearch.datasets import Dataset, Split, length
 from hpsearch.errors import HpsearchError, StudyFileError, UsageError
-from hpsearch.loading import EVALUATION_BATCH, Loader, Source, call, take
+from hpsearch.loading import EVALUATION_BATCH, Loader, Source, take
 from hpsearch.measure import LOSS
 from hpsearch.meters import make_meter
-from hpsearch.optim import has_one_output
+from hpsearch.optim import CrossEntropy, has_one_output
 from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
 from hpsearch.space import Parameter, Params, Space, middle
 from hpsearch.study import Study, StudyFile, locate
-from hpsearch.training import Run
+from hpsearch.training import Run, forward
 
 # The check is abandoned if the first batch takes longer.
 SECONDS = 20.0
@@ -59,19 +59,59 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
     with seeded(seed, run.device):
         run.model.train()
         inputs, targets = take(run.train_split, _batch_indices(run.train_split, run.batch_size), run.device)
-        with _explaining_errors(run, inputs, targets):
-            outputs = call(run.model, inputs)
-        with _explaining_errors(run, inputs, targets, outputs):
+        with _explaining_errors(run, inputs, targets, augmenting=True):
+            augmented, given = run.augment(inputs, targets)
+        with _explaining_errors(run, augmented, given):
+            outputs = forward(run.model, augmented, run.precision)
+        with _explaining_errors(run, augmented, given, outputs):
+            _check_one_output(run, outputs)
             _measure(run, outputs, targets)
-            run.loss(outputs, targets).backward()
+            run.loss(outputs, given).backward()
         run.model.eval()
         inputs, targets = take(run.validation_split, _batch_indices(run.validation_split, EVALUATION_BATCH), run.device)
         with torch.no_grad():
             with _explaining_errors(run, inputs, targets):
-                outputs = call(run.model, inputs)
+                outputs = forward(run.model, inputs, run.precision)
             with _explaining_errors(run, inputs, targets, outputs):
                 _measure(run, outputs, targets)
                 run.loss(outputs, targets)
+
+
+def doubts(run: Run) -> list[str]:
+    """Return what works but was probably not meant, in a line each, from one batch of the training examples."""
+    indices = torch.arange(min(run.batch_size, length(run.train_split)))
+    inputs, _ = take(run.train_split, indices, run.device)
+    with seeded(run.seed, run.device), torch.no_grad():
+        outputs = forward(run.model.eval(), inputs, run.precision)
+    if isinstance(run.loss, CrossEntropy | nn.CrossEntropyLoss) and not has_one_output(outputs):
+        sums = outputs.sum(dim=1)
+        if outputs.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            return [
+                "the model's outputs are probabilities, and cross-entropy applies softmax itself: "
+                "leave the softmax out of the model"
+            ]
+    return []
+
+
+# What changes the shape or the type of a tensor, as autograd names it.
+_RESHAPES = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy")
+
+
+def _check_one_output(run: Run, outputs: Tensor) -> None:
+    """Raise UsageError if the one output that names a class, above 0 or not, is that of a sigmoid, so always above."""
+    if not isinstance(outputs, Tensor) or not has_one_output(outputs):
+        return
+    node: Any = outputs.grad_fn
+    while node is not None and node.name().startswith(_RESHAPES):
+        node = node.next_functions[0][0]
+    if node is not None and node.name().startswith("SigmoidBackward"):
+        for measure in run.measures:
+            if measure.targets == "classes":
+                raise UsageError(
+                    f"the model ends in a sigmoid, whose output is always above 0, which is the second class to the "
+                    f"measure {measure.name}: leave the sigmoid out of the model and use BinaryCrossEntropy(), which "
+                    f"includes it"
+                )
 
 
 def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:
@@ -105,15 +145,20 @@ def _batch_indices(split: Source, count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _explaining_errors(run: Run, inputs: Any, targets: Tensor, outputs: Tensor | None = None) -> Iterator[None]:
-    """Re-raise an error of the model, or of the loss on its `outputs`, with a message that explains it."""
+def _explaining_errors(
+    run: Run, inputs: Any, targets: Tensor, outputs: Tensor | None = None, *, augmenting: bool = False
+) -> Iterator[None]:
+    """Re-raise an error of the model, of the loss on its `outputs` or of the augmentation, with what explains it."""
     try:
         yield
     except HpsearchError:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        message = _model_message(run, inputs, text) if outputs is None else _loss_message(outputs, targets, text)
+        if augmenting:
+            message = f"the augmentation, (inputs, targets) -> (inputs, targets), fails on {_describe(inputs)}: {text}"
+        else:
+            message = _model_message(run, inputs, text) if outputs is None else _loss_message(outputs, targets, text)
         # The traceback contains the user's lines.
         raise UsageError(message).with_traceback(error.__traceback__) from error
 

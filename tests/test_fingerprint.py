@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from hpsearch import MLP, SGD, Cosine, CrossEntropy, EarlyStopping, Recipe, Space, Steps, Study, digits
+from hpsearch import MLP, SGD, Cosine, CrossEntropy, EarlyStopping, RandomFlip, Recipe, Space, Steps, Study, digits
 
 WIDTH = 8
 UNUSED = 1
@@ -63,6 +63,10 @@ REFUSED = {
     "schedule=Cosine(), ": ("", "is now none"),
     "WIDTH = 8": ("WIDTH = 9", "code WIDTH was "),
     "nn.ReLU()": ("nn.Tanh()", "training model was Net"),
+    "    return Recipe(model=Net(WIDTH)": (
+        "    net = Net(WIDTH)\n    net.layers[1].requires_grad_(False)\n    return Recipe(model=net",
+        "training frozen is new",
+    ),
     "inputs * 0.5": ("inputs * 0.25", "code scaled was "),
     "self.layers(scaled(inputs))": ("self.layers(scaled(inputs)) * 2", "code Net was "),
     '"lr", 0.01, 0.1': ('"lr", 0.01, 0.2', "space lr was float 0.01 .. 0.1, is now float 0.01 .. 0.2"),
@@ -111,6 +115,11 @@ def test_what_does_not_passes(tmp_path: Path, old: str) -> None:
         ("accumulate=2", ["training recipe's accumulate is new"]),
         ("ema=0.9", ["training recipe's ema is new"]),
         ("clip_norm=None, accumulate=1, ema=None", []),
+        ("augment=[RandomFlip()]", ["training augment is new"]),
+        ("groups={'layers.1': {'lr': 0.5}}", ["training groups is new"]),
+        ("precision='bfloat16'", ["training recipe's precision is new"]),
+        ("compile=True", ["training recipe's compile is new"]),
+        ("augment=(), groups={}, precision=None, compile=False", []),
         ("loss=CrossEntropy()", []),
         ("loss=CrossEntropy(weight=(1.0,) * 10)", ["training loss was CrossEntropy"]),
     ],
@@ -118,6 +127,31 @@ def test_what_does_not_passes(tmp_path: Path, old: str) -> None:
 def test_an_option_of_the_recipe_is_named_if_it_is_on(tmp_path: Path, settings: str, expected: list[str]) -> None:
     found = changes(tmp_path, "batch_size=32)", f"batch_size=32, {settings})")
     assert [change[: len(said)] for change, said in zip(found, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("augment=[RandomFlip()]", "augment=[RandomFlip(0.3)]", "training augment was RandomFlip ("),
+        (
+            "augment=[lambda x, y: (x, y)]",
+            "augment=[lambda x, y: (2 * x, y)]",
+            "training augment was recipe.<locals>.<lambda> (",
+        ),
+        ("groups={'layers.1': {'lr': 0.5}}", "groups={'layers.1': {'lr': 0.6}}", "training groups was layers.1 ("),
+        ("precision='bfloat16'", "precision='float16'", "training recipe's precision was 'bfloat16', is now 'float16'"),
+    ],
+)
+def test_another_value_of_an_option_is_named(tmp_path: Path, before: str, now: str, said: str) -> None:
+    # An option of a function as the optimiser is not known before it is built.
+    text = TEXT.replace("lr=lr, momentum=0.9", "lr=lr")
+    described = []
+    for settings in (before, before, now):
+        path = tmp_path / "mine.py"
+        path.write_text(text.replace("batch_size=32)", f"batch_size=32, {settings})"))
+        described.append(describe_study(load_study(str(path)), None, 0))
+    assert differences(*described[:2]) == []
+    assert [change[: len(said)] for change in differences(*described[1:])] == [said]
 
 
 def test_values_of_an_option_are_named(tmp_path: Path) -> None:

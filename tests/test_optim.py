@@ -20,11 +20,12 @@ from hpsearch import (
     NormalizedGradient,
     OneCycle,
     PerceptronCriterion,
+    Plateau,
     RMSprop,
     UsageError,
     Warmup,
 )
-from hpsearch.optim import Optimizer, Schedule
+from hpsearch.optim import Optimizer, Schedule, as_numbers
 
 STEPS = 10
 
@@ -172,12 +173,16 @@ class TestL1:
         (lambda: BinaryCrossEntropy(pos_weight=-1.0), r"BinaryCrossEntropy: pos_weight .* got -1\.0"),
         (lambda: BinaryCrossEntropy(pos_weight=math.nan), "BinaryCrossEntropy: pos_weight .* got nan"),
         (lambda: BinaryCrossEntropy(pos_weight=True), "BinaryCrossEntropy: pos_weight .* got True"),
-        (lambda: Warmup(0.0), r"Warmup: share .* \(0, 1\), got 0\.0"),
+        (lambda: Warmup(1.0), r"Warmup: share .* \[0, 1\), got 1\.0"),
+        (lambda: Warmup(-0.1), r"Warmup: share .* \[0, 1\), got -0\.1"),
         (lambda: Warmup(5), r"Warmup: share is a share of all steps .* got 5"),
         (lambda: Warmup(0.1, then="cosine"), "Warmup: then must be a schedule .* got 'cosine'"),  # type: ignore[arg-type]
         (lambda: Warmup(0.1, then=OneCycle()), "Warmup: then .* without a rise of its own, or None, got OneCycle"),
         (lambda: Cosine(warmup=1.0), r"Cosine: warmup .* \[0, 1\), got 1\.0"),
         (lambda: Cosine(warmup=-0.1), r"Cosine: warmup .* got -0\.1"),
+        (lambda: Plateau(factor=1.0), r"Plateau: factor must be a number in \(0, 1\), got 1\.0"),
+        (lambda: Plateau(patience=0), "Plateau: patience must be a number of intervals, at least 1, got 0"),
+        (lambda: Plateau(min_improvement=-0.1), "Plateau: min_improvement must be at least 0, got -0.1"),
         (lambda: OneCycle(rise=0.0), r"OneCycle: rise .* \(0, 1\), got 0\.0"),
         (lambda: OneCycle(rise=1.0), r"OneCycle: rise .* got 1\.0"),
     ],
@@ -239,6 +244,42 @@ class TestLosses:
         )
         loss = BinaryCrossEntropy(pos_weight=2.5)(torch.tensor(outputs).reshape(shape), torch.tensor(targets))
         assert loss.item() == pytest.approx(expected / 4, rel=1e-6)
+
+    def test_a_target_of_binary_cross_entropy_may_be_a_probability(self) -> None:
+        outputs, targets = torch.tensor([0.5, -3.0, 2.0, 0.0]), torch.tensor([0.3, -1.0, 0.9, 1.0])
+        expected = sum(
+            p * math.log(1 + math.exp(-f)) + (1 - p) * math.log(1 + math.exp(f))
+            for f, p in zip(outputs.tolist(), [0.3, 0.0, 0.9, 1.0], strict=True)
+        )
+        assert BinaryCrossEntropy()(outputs, targets).item() == pytest.approx(expected / 4, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("targets", "outputs", "loss", "expected"),
+        [
+            ([2, 0], (2, 3), CrossEntropy(), [[0, 0, 1], [1, 0, 0]]),
+            ([[2], [0]], (2, 3), nn.CrossEntropyLoss(), [[0, 0, 1], [1, 0, 0]]),
+            ([[0, 1], [1, 1]], (2, 2, 2), CrossEntropy(), [[[1, 0], [0, 1]], [[0, 0], [1, 1]]]),
+            ([1, 0], (2, 1), BinaryCrossEntropy(), [1, 0]),
+            ([[7], [0]], (2,), BinaryCrossEntropy(), [[1], [0]]),
+            ([1, 0], (2, 1), MSE(), [1, -1]),
+            ([1, 0], (2, 2), MSE(), [[0, 1], [1, 0]]),
+            ([0.5, -2.0], (2, 1), MSE(), [0.5, -2.0]),
+            ([[0.5, 0.5], [1.0, 0.0]], (2, 2), CrossEntropy(), [[0.5, 0.5], [1.0, 0.0]]),
+        ],
+    )
+    def test_targets_as_numbers_have_the_same_loss(
+        self, targets: Any, outputs: tuple[int, ...], loss: Any, expected: Any
+    ) -> None:
+        given, values = torch.tensor(targets), torch.randn(outputs)
+        found = as_numbers(given, values, loss)
+        assert found.is_floating_point()
+        assert found.tolist() == expected
+        if not isinstance(loss, nn.Module):
+            assert loss(values, found).item() == pytest.approx(loss(values, given).item(), rel=1e-6)
+
+    def test_a_criterion_of_classes_only_is_refused_for_mixed_targets(self) -> None:
+        with pytest.raises(UsageError, match="PerceptronCriterion has no loss between two classes"):
+            as_numbers(torch.tensor([1, 0]), torch.randn(2, 1), PerceptronCriterion())
 
     def test_mse_against_one_hot_rows(self) -> None:
         # Targets (0, 1, 0) and (1, 0, 0).
@@ -376,7 +417,8 @@ class TestCosine:
 
 class TestWarmup:
     @pytest.mark.parametrize(
-        ("share", "total_steps", "rising"), [(0.25, 8, 2), (0.5, 7, 4), (0.1, 3, 0), (0.99, 10, 10)]
+        ("share", "total_steps", "rising"),
+        [(0.25, 8, 2), (0.5, 7, 4), (0.1, 3, 0), (0.99, 10, 10), (0.0, 6, 0), (0, 1, 0)],
     )
     @pytest.mark.parametrize("then", [None, "steps", "cosine"])
     def test_rises_in_equal_parts_then_follows(

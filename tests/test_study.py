@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpsearch import MLP, SGD, Dataset, LeNet, Recipe, Space, Steps, Study, UsageError
+from hpsearch import MLP, SGD, Dataset, LeNet, Recipe, Space, Steps, Study, UsageError, import_torchvision
 from hpsearch.errors import StudyFileError
 from hpsearch.space import ReplaySpace
 from hpsearch.study import load_study
@@ -327,6 +327,48 @@ class TestTracing:
         with torch.device("meta"), pytest.warns(UserWarning, match="no-op"):
             model()
         self.study(model).trace(ReplaySpace({"lr": 0.5}))
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize("options", [{}, {"map_location": "cpu"}, {"weights_only": True, "mmap": None}], ids=str)
+    def test_weights_in_a_file_are_loaded_as_shapes_only(
+        self, options: dict[str, Any], zipped: bool, tmp_path: Path
+    ) -> None:
+        import_torchvision("models")
+        from torchvision import models
+
+        trained = models.squeezenet1_1(num_classes=3)
+        file = tmp_path / "weights.pt"
+        torch.save(trained.state_dict(), file, _use_new_zipfile_serialization=zipped)
+        devices: list[str] = []
+
+        def model() -> nn.Module:
+            net = models.squeezenet1_1(num_classes=3)
+            weights = torch.load(file, **options)
+            devices.extend({tensor.device.type for tensor in weights.values()})
+            net.load_state_dict(weights)
+            return net
+
+        load = torch.load
+        study = self.study(model)
+        study.trace(ReplaySpace({"lr": 0.5}))
+        assert devices == ["meta"]
+        assert torch.load is load
+        replayed = study.replay({"lr": 0.5}).model
+        assert devices == ["meta", "cpu"]
+        for ours, theirs in zip(replayed.parameters(), trained.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_a_recipe_that_reads_loaded_weights_gets_them(self, tmp_path: Path) -> None:
+        torch.save({"scale": torch.tensor(3.0)}, tmp_path / "scale.pt")
+        load = torch.load
+
+        def model() -> nn.Module:
+            return nn.Linear(4, int(torch.load(tmp_path / "scale.pt")["scale"].item()))
+
+        traced = self.study(model).trace(ReplaySpace({"lr": 0.5})).model
+        assert isinstance(traced, nn.Linear)
+        assert traced.out_features == 3
+        assert torch.load is load
 
     def test_a_users_warning_is_still_heard(self) -> None:
         def model() -> nn.Module:

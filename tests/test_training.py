@@ -1,6 +1,6 @@
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -43,27 +43,9 @@ from hpsearch.meters import class_numbers
 from hpsearch.search.pruners import intervals_of
 from hpsearch.seeding import derive_seed
 from hpsearch.training import IntervalReport, Run, evaluate, load_weights, train
+from support.runs import PARAMS, SEED, assert_resumes, order_of, start, study_of, weights, without_seconds
 
-SEED = 7
-PARAMS = {"lr": 0.05}
 BuildStudy = Callable[..., Study]
-
-
-def start(study: Study, data: Dataset, params: dict[str, Any] | None = None, seed: int = SEED) -> Run:
-    return Run(study, PARAMS if params is None else params, data, seed=seed)
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
-def without_seconds(reports: Iterable[IntervalReport]) -> list[IntervalReport]:
-    return [replace(report, seconds=0.0) for report in reports]
-
-
-def order_of(epoch: int, examples: int, seed: int = SEED) -> Tensor:
-    """Return an epoch's order of examples, as documented."""
-    return torch.randperm(examples, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
 
 
 def bare_loop(
@@ -273,26 +255,6 @@ OPTIMIZERS = {
     "l1": lambda lr: L1(Adam(lr=lr), 0.01),
 }
 SCHEDULES = {"constant": None, "cosine": Cosine(), "warmup": Cosine(warmup=0.3), "one-cycle": OneCycle()}
-
-
-def assert_resumes(study: Study, data: Dataset, folder: Path) -> None:
-    """Interrupt a run after each interval and check that it ends as the uninterrupted one."""
-    run = start(study, data)
-    expected_reports = without_seconds(train(run))
-    expected = run.state_dict()
-    assert len(expected_reports) == run.intervals
-    for done in range(run.intervals + 1):
-        first = start(study, data)
-        training = train(first)
-        reports = list(islice(training, done))
-        checkpoint.save(folder / "last.pt", first.state_dict())
-        # What trained on after the save must not show.
-        next(training, None)
-        second = start(study, data)
-        second.load_state_dict(checkpoint.load(folder / "last.pt"))
-        reports += train(second)
-        assert without_seconds(reports) == expected_reports
-        assert checkpoint.digest(second.state_dict()) == checkpoint.digest(expected)
 
 
 class TestResume:
@@ -772,14 +734,6 @@ class TestUpdates:
             "optimizer",
             "schedule",
         }
-
-
-def study_of(model: Callable[[], nn.Module], data: Dataset, **settings: Any) -> Study:
-    def recipe(space: Any) -> Recipe:
-        lr = space.float("lr", 0.01, 1.0)
-        return Recipe(**{"model": model(), "optimizer": SGD(lr=lr), "batch_size": 32} | settings)
-
-    return Study(recipe=recipe, dataset=lambda: data, epochs=2)
 
 
 def channels_last(run: Run) -> bool:

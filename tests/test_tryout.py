@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpsearch import MLP, MSE, SGD, CrossEntropy, Dataset, Recipe, Split, Study, UsageError, tryout
+from hpsearch import MLP, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Dataset, Recipe, Split, Study, UsageError, tryout
 from hpsearch.errors import StudyFileError
 from hpsearch.study import StudyFile, load_study
-from hpsearch.tryout import check_first_batch, try_batch
+from hpsearch.training import Run
+from hpsearch.tryout import check_first_batch, doubts, try_batch
 from support.command_line import hpsearch
 from support.in_process import hpsearch_here
 
@@ -232,3 +233,104 @@ class TestExplanations:
         for loss in (nn.CrossEntropyLoss(), MSE()):
             said = self.refused(lambda: MLP(inputs=64), data, loss=loss)
             assert "targets go up to 10, but the model has 10 outputs, for classes from 0 to 9" in said
+
+
+class Sigmoid(nn.Module):
+    """A classifier of two classes that returns a probability in one of several forms."""
+
+    def __init__(self, form: str = "column") -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 1)
+        self.form = form
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        probability = torch.sigmoid(self.layer(inputs.flatten(1)))
+        if self.form == "row":
+            return probability.squeeze(1)
+        return probability if self.form == "column" else probability.double().view(-1)[:]
+
+
+def of_two_classes(data: Dataset, dtype: torch.dtype = torch.float32) -> Dataset:
+    splits = {
+        name: Split(split.inputs, (split.targets % 2).to(dtype))
+        for name, split in (("train", data.train), ("validation", data.validation))
+        if isinstance(split, Split)
+    }
+    return replace(data, classes=("even", "odd"), **splits)
+
+
+def binary(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy(outputs.flatten(), targets.to(outputs.dtype))
+
+
+class TestSigmoid:
+    @pytest.mark.parametrize("form", ["column", "row", "double"])
+    @pytest.mark.parametrize("precision", [None, "bfloat16"])
+    def test_a_model_that_is_always_positive_is_refused(self, precision: Any, form: str, few_digits: Dataset) -> None:
+        def recipe(space: Any) -> Recipe:
+            return Recipe(model=Sigmoid(form), optimizer=SGD(lr=0.1), loss=binary, precision=precision)
+
+        data = of_two_classes(few_digits)
+        with pytest.raises(StudyFileError) as raised:
+            check_first_batch(study_file_of(recipe, data), data)
+        said = "the model ends in a sigmoid, whose output is always above 0, which is the second class to the measure"
+        assert f"{said} accuracy: leave the sigmoid out of the model and use BinaryCrossEntropy()" in str(raised.value)
+
+    def test_a_number_between_zero_and_one_may_be_learnt(self, few_digits: Dataset) -> None:
+        def recipe(space: Any) -> Recipe:
+            return Recipe(model=Sigmoid(), optimizer=SGD(lr=0.1), loss=binary)
+
+        data = of_two_classes(few_digits)
+        try_batch(Study(recipe=recipe, dataset=lambda: data, measure="MSE"), {}, data)
+
+    def test_its_loss_is_refused_when_it_is_given(self) -> None:
+        with pytest.raises(UsageError, match=r"Recipe: nn.BCELoss is for models .* use BinaryCrossEntropy\(\), which"):
+            Recipe(model=Sigmoid(), optimizer=SGD(lr=0.1), loss=nn.BCELoss())
+
+    def test_others_pass(self, few_digits: Dataset) -> None:
+        """An output that happens to be between 0 and 1, and a sigmoid further inside."""
+
+        class Positive(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(64, 1)
+
+            def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+                return self.layer(inputs.flatten(1)).sigmoid() * 0.5 + 0.1
+
+        def recipe(space: Any) -> Recipe:
+            return Recipe(model=Positive(), optimizer=SGD(lr=0.1), loss=BinaryCrossEntropy())
+
+        data = of_two_classes(few_digits)
+        try_batch(Study(recipe=recipe, dataset=lambda: data), {}, data)
+
+
+class TestSoftmax:
+    @pytest.mark.parametrize(
+        ("last", "loss", "doubtful"),
+        [
+            (nn.Softmax(dim=1), CrossEntropy(), True),
+            (nn.Softmax(dim=1), nn.CrossEntropyLoss(), True),
+            (nn.LogSoftmax(dim=1), CrossEntropy(), False),
+            (nn.Identity(), CrossEntropy(), False),
+            (nn.Sigmoid(), CrossEntropy(), False),
+            (nn.Softmax(dim=1), lambda outputs, targets: nn.functional.nll_loss(outputs.log(), targets), False),
+        ],
+    )
+    def test_before_cross_entropy_is_doubted(
+        self, last: nn.Module, loss: Any, doubtful: bool, few_digits: Dataset
+    ) -> None:
+        def recipe(space: Any) -> Recipe:
+            return Recipe(model=nn.Sequential(MLP(inputs=64), last), optimizer=SGD(lr=0.1), loss=loss)
+
+        run = Run(Study(recipe=recipe, dataset=lambda: few_digits), {}, few_digits, seed=0)
+        said = ["the model's outputs are probabilities, and cross-entropy applies softmax itself"] * doubtful
+        assert [line.partition(": leave")[0] for line in doubts(run)] == said
+
+    def test_check_says_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for outputs, said in (("self.head(x)", 0), ("self.head(x).softmax(1)", 1)):
+            text = STUDY.format(**SOUND).replace("return self.head(x)", f"return {outputs}")
+            text = text.replace("loss=loss", "loss=CrossEntropy()")
+            (tmp_path / "mine.py").write_text(text)
+            hpsearch_here(tmp_path, "check", "--study", "mine.py")
+            assert capsys.readouterr().out.count("leave the softmax out of the model") == said

@@ -22,7 +22,7 @@ from hpsearch.space import Choice, Described, describe, grid_points, middle
 from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.text import duration, plural, short
 from hpsearch.training import Run, evaluate, train
-from hpsearch.tryout import check_first_batch
+from hpsearch.tryout import check_first_batch, doubts
 
 # The maximum number of grid points listed for a parameter.
 MOST_POINTS = 12
@@ -108,6 +108,7 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     if isinstance(run, OwnRun):
         _print_own(console, run, given)
         return
+    doubtful = doubts(run)
     stop_after = _StopAfter(BATCHES, SECONDS)
     list(train(run, stop_after))
     seconds = stop_after.seconds_per_batch
@@ -117,6 +118,8 @@ def _try_batch(console: Console, study_file: StudyFile, dataset: Dataset, n_tria
     start = 2 * (time.time() - psutil.Process().create_time())
     rounds = -(-n_trials // workers)
     console.print(f"model    {run.parameters:,} parameters, with {given}", soft_wrap=True)
+    for line in doubtful:
+        console.print(f"         {line}", soft_wrap=True)
     console.print(
         f"batch    {run.batch_size} examples forward, backward and step: {seconds * 1000:.1f} ms; {run.epochs} epochs "
         f"of {run.steps_per_epoch} batches",
@@ -148,7 +151,7 @@ def _seconds_around(run: Run, dataset: Dataset) -> float:
     few = split
     if isinstance(split, Split) and length(split) > EVALUATED:
         few = Split(split.inputs[:EVALUATED], split.targets[:EVALUATED])
-    evaluate(run.evaluated, run.loss, few, run.measures)
+    evaluate(run.evaluated, run.loss, few, run.measures, precision=run.precision)
     evaluation = (time.perf_counter() - began) * length(split) / length(few)
     run.close()
     with tempfile.TemporaryDirectory() as folder:

@@ -10,14 +10,14 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from hpsearch import optim
+from hpsearch import augmentation, optim
 from hpsearch.datasets import Dataset, fingerprint
 from hpsearch.measure import ACCURACY, Measure
 from hpsearch.own_training import Training
@@ -25,10 +25,24 @@ from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
 
 FUNCTIONS = (ast.Lambda, ast.FunctionDef)
-PARTS = ("model", "optimizer", "loss", "schedule", "batch_size", "epochs", "clip_norm", "accumulate", "ema")
-# Those recorded by value. The ones with the given value throughout the space are off and left out, as in the
-# fingerprints of earlier versions, which did not have them.
-NUMBERS = {"batch_size": None, "epochs": None, "clip_norm": {"None"}, "accumulate": {"1"}, "ema": {"None"}}
+PARTS = (
+    *("model", "optimizer", "loss", "schedule", "batch_size", "epochs", "clip_norm", "accumulate", "ema"),
+    *("augment", "groups", "frozen", "precision", "compile"),
+)
+# Those recorded by value; of the others the name and a digest.
+BY_VALUE = ("batch_size", "epochs", "clip_norm", "accumulate", "ema", "precision", "compile")
+# The values with which a part is off. Off throughout the space, it is left out, as in the fingerprints of earlier
+# versions, which did not have it.
+OFF = {
+    "clip_norm": "None",
+    "accumulate": "1",
+    "ema": "None",
+    "augment": "[]",
+    "groups": "{}",
+    "frozen": "{}",
+    "precision": "None",
+    "compile": "False",
+}
 
 
 def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> dict[str, Any]:
@@ -42,8 +56,7 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         if not all(isinstance(p, Choice) or space.params[p.name] in (p.low, p.high) for p in space.parameters.values()):
             return
         for part in PARTS:
-            # Of a Training, the space and its class's code count.
-            value = type(recipe) if isinstance(recipe, Training) and part == "model" else getattr(recipe, part, None)
+            value = _part(recipe, part)
             built[part].add(_text(value))
             names[part].add(_name(value))
 
@@ -58,10 +71,11 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     if study.measure != ACCURACY:
         training["measure"] = _measure(study.measure)
     for part in PARTS:
-        if part in NUMBERS:
-            if built[part] != NUMBERS[part]:
-                # If they are parameters of the space, these are the ends of their ranges.
-                training[f"recipe's {part}"] = ", ".join(sorted(built[part]))
+        if part in OFF and built[part] <= {OFF[part], "None"}:
+            continue
+        if part in BY_VALUE:
+            # If they are parameters of the space, these are the ends of their ranges.
+            training[f"recipe's {part}"] = ", ".join(sorted(built[part]))
         else:
             training[part] = f"{', '.join(sorted(names[part]))} ({_digest(sorted(built[part]))})"
     return {
@@ -74,6 +88,21 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         "direction": "maximize" if study.measure.maximize else "minimize",
         "seed": seed,
     }
+
+
+def _part(recipe: Recipe | Training, part: str) -> Any:
+    if isinstance(recipe, Training):
+        # The space and its class's code count.
+        return type(recipe) if part == "model" else getattr(recipe, part, None)
+    if part == "augment":
+        return list(recipe.augment)
+    if part != "frozen":
+        return getattr(recipe, part)
+    frozen: dict[str, list[str]] = {}
+    for name, parameter in recipe.model.named_parameters():
+        if not parameter.requires_grad:
+            frozen.setdefault(name.split(".")[0], []).append(name)
+    return frozen
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -112,6 +141,8 @@ def _name(value: Any) -> str:
         return "none"
     if isinstance(value, functools.partial):
         return _name(value.func)
+    if isinstance(value, list | Mapping):
+        return " and ".join(map(str, value) if isinstance(value, Mapping) else map(_name, value)) or "none"
     return str(getattr(value, "__qualname__", None) or type(value).__qualname__)
 
 
@@ -119,12 +150,16 @@ def _text(value: Any) -> str:
     """Return a text of a part of a recipe, without memory addresses, which differ between runs."""
     if isinstance(value, functools.partial):
         return f"partial({_text(value.func)}, {value.args}, {value.keywords})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_text(entry)}' for key, entry in value.items())}}}"
     if inspect.isfunction(value):
         return f"{_name(value)} {_source(value)}"
     if inspect.isroutine(value) or inspect.isclass(value):
         return _name(value)
     text = repr(value)
-    if is_dataclass(value) and type(value).__module__ == optim.__name__:
+    if is_dataclass(value) and type(value).__module__ in (augmentation.__name__, optim.__name__):
         # An option that is off is left out, as in the texts of earlier versions, which did not have it.
         given = {entry.name: getattr(value, entry.name) for entry in fields(value)}
         options = ", ".join(f"{name}={_text(option)}" for name, option in given.items() if option is not None)
