@@ -23,7 +23,7 @@ from hpsearch.stopping import Stopper
 from hpsearch.study import Study
 from hpsearch.training import IntervalReport
 
-Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted", "lost"]
+Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "infeasible", "interrupted", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class Task:
 class Outcome:
     """How a trial ended. `best_value` is the best value of the study's measure, reached at interval `best_interval`.
 
-    The reason `lost` means that another supervisor has claimed the trial and continues it.
+    The reason `infeasible` means that the configuration does not meet a requirement of the recipe, which `error` names,
+    and `lost` that another supervisor has claimed the trial and continues it.
     """
 
     reason: Reason
@@ -55,7 +56,7 @@ class Outcome:
     best_value: float | None = None
     best_interval: int | None = None
     seconds: float = 0.0
-    parameters: int = 0
+    parameters: int | None = None
     error: str | None = None
 
 

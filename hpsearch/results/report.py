@@ -31,6 +31,7 @@ ENDINGS = {
     "target": "stopped: target reached",
     "pruned": "pruned: worse than others at the same point",
     "diverged": "stopped: loss no longer finite",
+    "infeasible": "turned away: a requirement not met",
     "failed": "failed",
     "complete": "complete, by another tool",
     "unfinished": "unfinished",

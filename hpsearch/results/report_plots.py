@@ -23,6 +23,7 @@ COLOUR = {
     "pruned": COLOURS[1],
     "diverged": COLOURS[3],
     "failed": COLOURS[6],
+    "infeasible": COLOURS[6],
     "running": COLOURS[2],
     "waiting": COLOURS[2],
 }

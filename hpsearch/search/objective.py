@@ -28,9 +28,10 @@ def make_objective(
     """Return a function of an Optuna trial that trains it and returns the best value of the study's measure.
 
     It reports the measure of the validation examples after each interval, raises `optuna.TrialPruned` if Optuna prunes
-    the trial, and writes best weights and history to `folder/<trial number>`, replacing files of another study. For a
-    trial that diverges, it returns the worst value. The function raises UsageError for an Optuna study of another
-    direction or with several objectives, and HpsearchError with the traceback if training fails.
+    the trial or its params do not meet a requirement of the recipe, and writes best weights and history to
+    `folder/<trial number>`, replacing files of another study. For a trial that diverges, it returns the worst value.
+    The function raises UsageError for an Optuna study of another direction or with several objectives, and
+    HpsearchError with the traceback if training fails.
     """
     folder = Path(folder)
 
@@ -42,7 +43,14 @@ def make_objective(
                 f'direction="{direction}"'
             )
         space = TrialSpace(trial)
-        study.trace(space)
+        try:
+            study.trace(space)
+        except Exception:
+            if space.unmet is None:
+                raise
+        if space.unmet is not None:
+            _store(trial, Outcome(reason="infeasible", error=space.unmet))
+            raise optuna.TrialPruned(space.unmet)
         task = Task(
             number=trial.number,
             params=space.params,
@@ -56,8 +64,7 @@ def make_objective(
         with contextlib.closing(InlineExecutor(study, data)) as executor:
             executor.submit(task)
             outcome = _train(executor, trial)
-        for name, value in attrs_of(outcome).items():
-            trial.set_user_attr(name, value)
+        _store(trial, outcome)
         if outcome.reason == "failed":
             raise HpsearchError(outcome.error or "the training failed")
         remove_resume_points(task.folder)
@@ -68,6 +75,11 @@ def make_objective(
         return value
 
     return objective
+
+
+def _store(trial: optuna.Trial, outcome: Outcome) -> None:
+    for name, value in attrs_of(outcome).items():
+        trial.set_user_attr(name, value)
 
 
 def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:

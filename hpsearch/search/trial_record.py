@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # A trial that diverges is complete, with the worst value, because some samplers learn only from complete trials.
 DIVERGED = "diverged"
+# A trial whose configuration does not meet a requirement of the recipe is not trained. It is stored as failed, so that
+# it counts as none of a run's trials; `samplers` shows it to each sampler as one from which it learns.
+INFEASIBLE = "infeasible"
 STATES = {
     "target": TrialState.COMPLETE,
     "patience": TrialState.COMPLETE,
@@ -23,6 +26,7 @@ STATES = {
     DIVERGED: TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
+    INFEASIBLE: TrialState.FAIL,
 }
 # The reasons of trials that another tool finished.
 _OTHERS_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -107,12 +111,17 @@ def final_value(outcome: "Outcome", reports: Mapping[int, float], worst: float) 
     if outcome.reason == "pruned":
         # As in Optuna, the value of a pruned trial is its last report.
         return reports[max(reports)] if reports else None
-    return None if outcome.reason == "failed" else outcome.best_value
+    return None if final_state(outcome) == TrialState.FAIL else outcome.best_value
 
 
 def has_diverged(trial: FrozenTrial) -> bool:
     """Whether a complete trial diverged: it then has the worst value and is never the best."""
     return bool(trial.user_attrs.get("reason") == DIVERGED)
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether a trial was turned away because its configuration does not meet a requirement of the recipe."""
+    return bool(trial.user_attrs.get("reason") == INFEASIBLE)
 
 
 def ranked(trials: Iterable[FrozenTrial], measure: Measure) -> list[FrozenTrial]:
