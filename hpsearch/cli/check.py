@@ -90,7 +90,7 @@ def _print_requirements(console: Console, study: Study) -> None:
     unmet = Counter(space.unmet for space in spaces if space.unmet is not None)
     share = 1 - unmet.total() / len(spaces)
     others = f"; {counted(unmet)}" if unmet else ""
-    console.print(f"\nrequired {share:.0%} of {len(spaces)} drawn at random meet it{others}", soft_wrap=True)
+    console.print(f"\nrequired {share:.0%} of {len(spaces)} configurations drawn meet it{others}", soft_wrap=True)
 
 
 def _print_data(console: Console, study: Study, dataset: Dataset) -> None:

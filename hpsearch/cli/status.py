@@ -66,7 +66,7 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
                 _or_dash(record.best_interval),
                 _or_dash(record.reason),
                 "-" if record.seconds is None else f"{record.seconds:.1f}",
-                " ".join(f"{name}={short(value)}" for name, value in trial.params.items() if value is not None),
+                " ".join(f"{name}={short(value)}" for name, value in trial.params.items()),
             )
         console.print()
         console.print(table)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
+from hpsearch.cost import measure_cost
 from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost
 from hpsearch.executors.fence import Fence
@@ -47,6 +48,7 @@ class Task:
 class Outcome:
     """How a trial ended. `best_value` is the best value of the study's measure, reached at interval `best_interval`.
 
+    `parameters` are those that are trained; the other costs are those of `hpsearch.cost.Cost`.
     The reason `infeasible` means that the configuration does not meet a requirement of the recipe, which `error` names,
     and `lost` that another supervisor has claimed the trial and continues it.
     """
@@ -57,6 +59,9 @@ class Outcome:
     best_interval: int | None = None
     seconds: float = 0.0
     parameters: int | None = None
+    multiply_adds: int | None = None
+    latency_ms: float | None = None
+    batch_latency_ms: float | None = None
     error: str | None = None
 
 
@@ -209,9 +214,9 @@ class _Training:
 
     def _end(self, reason: Reason, error: str | None = None) -> Outcome:
         """Return the outcome, after writing it to disk in case the supervisor ends before it has stored it."""
-        outcome = self._outcome(reason, error)
         if self.best is not None:
             self._save_best()
+        outcome = replace(self._outcome(reason, error), **asdict(measure_cost(self.run)))
         self._save_resume_point(outcome)
         return outcome
 

@@ -16,6 +16,8 @@ from hpsearch.measure import Measure
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.trial_record import DIVERGED, INFEASIBLE, RECORDED, TrialRecord, has_diverged, is_infeasible
 
+# None as the value of a choice, in a frame; as None it would be a missing value.
+CHOSEN_NONE = "None"
 # The number of best trials in a report.
 BEST_TRIALS = 10
 STATES = {
@@ -30,6 +32,7 @@ STATES = {
 def trials_frame(stored: StoredStudy) -> pd.DataFrame:
     """Return one row per trial, indexed by number: state, value, how and when it ended, and `params.*`.
 
+    A parameter that a trial does not have is missing; a choice whose value is None is the text "None" (`CHOSEN_NONE`).
     A trial that diverged is stored as complete, with the worst value, and one that did not meet a requirement as
     failed; here their states are `diverged` and `infeasible`.
     """
@@ -61,7 +64,7 @@ def _trial_row(trial: FrozenTrial, maximize: bool) -> dict[str, object]:
         **asdict(TrialRecord.of(trial, maximize=maximize)),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
-        **{f"params.{name}": value for name, value in trial.params.items()},
+        **{f"params.{name}": CHOSEN_NONE if value is None else value for name, value in trial.params.items()},
     }
 
 

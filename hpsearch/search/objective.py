@@ -16,7 +16,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
 from hpsearch.executors.trial_files import remove_resume_points, trial_folder
-from hpsearch.search.trial_record import attrs_of, final_value
+from hpsearch.search.trial_record import REQUIRES, attrs_of, final_value
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.seeding import trial_seed
 from hpsearch.study import Study
@@ -49,8 +49,8 @@ def make_objective(
             if space.unmet is None:
                 raise
         if space.unmet is not None:
-            _store(trial, Outcome(reason="infeasible", error=space.unmet))
-            raise optuna.TrialPruned(space.unmet)
+            _store(trial, Outcome(reason="infeasible", error=f"{REQUIRES}{space.unmet}"))
+            raise optuna.TrialPruned(f"{REQUIRES}{space.unmet}")
         task = Task(
             number=trial.number,
             params=space.params,

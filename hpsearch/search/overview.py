@@ -21,7 +21,7 @@ from hpsearch.search.database import mask_passwords
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 from hpsearch.search.study_attrs import measure_from
-from hpsearch.search.trial_record import DIVERGED, INFEASIBLE
+from hpsearch.search.trial_record import DIVERGED, INFEASIBLE, REQUIRES
 
 _REASON = models.TrialUserAttributeModel
 # The conditions of `has_diverged` and `is_infeasible`, in SQL.
@@ -166,7 +166,7 @@ def unmet_requirements(storage: Storage, study_id: int) -> dict[str, int]:
         .group_by(attrs.value_json)
     )
     with Session(storage.engine) as session:
-        return {str(json.loads(text)): count for text, count in session.execute(query)}
+        return {str(json.loads(text)).removeprefix(REQUIRES): count for text, count in session.execute(query)}
 
 
 def _trials(storage: Storage, query: Select[Any]) -> list[FrozenTrial]:

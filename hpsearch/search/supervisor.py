@@ -39,6 +39,7 @@ from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.study_view import INTERVALS
 from hpsearch.search.trial_record import (
     INFEASIBLE,
+    REQUIRES,
     RETRIES,
     attrs_of,
     final_state,
@@ -266,7 +267,7 @@ class Supervisor:
                 raise
             failure = Outcome(reason="failed", error=_explain(error))
         if space.unmet is not None:
-            failure = Outcome(reason="infeasible", error=space.unmet)
+            failure = Outcome(reason="infeasible", error=f"{REQUIRES}{space.unmet}")
         task = Task(
             number=trial.number,
             params=space.params,
@@ -350,7 +351,7 @@ class Supervisor:
         Raises TooManyFailures or NoneFeasible if there are too many after this outcome.
         """
         if outcome.reason == INFEASIBLE:
-            self._unmet_in_a_row[str(outcome.error)] += 1
+            self._unmet_in_a_row[str(outcome.error).removeprefix(REQUIRES)] += 1
             if (count := self._unmet_in_a_row.total()) >= INFEASIBLE_IN_A_ROW:
                 raise NoneFeasible(
                     f"none of {count} configurations in a row meets the requirements of the recipe "

@@ -19,6 +19,8 @@ DIVERGED = "diverged"
 # A trial whose configuration does not meet a requirement of the recipe is not trained. It is stored as failed, so that
 # it counts as none of a run's trials; `samplers` shows it to each sampler as one from which it learns.
 INFEASIBLE = "infeasible"
+# Its error: this and the requirement.
+REQUIRES = "requires "
 STATES = {
     "target": TrialState.COMPLETE,
     "patience": TrialState.COMPLETE,
@@ -38,7 +40,7 @@ class TrialRecord:
     """The user attributes of a trial; those that are unknown are None.
 
     `best_value` is the best value of the study's measure, reached at interval `best_interval`; `seconds` is the time
-    of training.
+    of training. `multiply_adds` and latencies are those of `hpsearch.cost.Cost`.
     """
 
     best_value: float | None = None
@@ -47,6 +49,9 @@ class TrialRecord:
     reason: str | None = None
     seconds: float | None = None
     parameters: int | None = None
+    multiply_adds: int | None = None
+    latency_ms: float | None = None
+    batch_latency_ms: float | None = None
     retries: int | None = None
     error: str | None = None
 
@@ -72,6 +77,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "reason": (str,),
     "seconds": _NUMBER,
     "parameters": (int,),
+    "multiply_adds": (int,),
+    "latency_ms": _NUMBER,
+    "batch_latency_ms": _NUMBER,
     RETRIES: (int,),
     "error": (str,),
 }
