@@ -257,9 +257,9 @@ def _tradeoff(results: Results) -> str:
     measure = results.measure
     table = markdown.table(front_table(results.trials, measure))
     return (
-        f"{table}\n\nNo other complete trial has both a better {measure.label} than these and fewer parameters (size) or "
-        f"less time for one example (speed). Times are medians on the trial's device, measured while other trials were "
-        f"trained. `hpsearch export --where 'parameters < 50000'` takes the best of the smaller."
+        f"{table}\n\nNo other complete trial has both a better {measure.label} than these and fewer parameters (size) "
+        f"or less time for one example (speed). Times are medians on the trial's device, measured while other trials "
+        f"were trained. `hpsearch export --where 'parameters < 50000'` takes the best of the smaller."
     )
 
 

@@ -78,13 +78,13 @@ def best_frame(trials: pd.DataFrame, measure: Measure, count: int = BEST_TRIALS)
     return complete.sort_values("value", ascending=not measure.maximize, kind="stable").head(count)
 
 
-def history_frame(stored: StoredStudy) -> pd.DataFrame:
+def history_frame(stored: StoredStudy, measure: Measure) -> pd.DataFrame:
     """Return one row per reported interval: trial number, interval, validation measure (from the database).
 
     The other columns of the trials' `history.csv` (epoch, step, losses, training measure, further measures, learning
     rate, seconds) are joined to it, and missing if a file is missing.
     """
-    column = f"validation_{stored.measure.column}"
+    column = f"validation_{measure.column}"
     trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [
         (trial.number, interval, value)

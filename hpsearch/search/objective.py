@@ -1,8 +1,10 @@
 """A plain Optuna objective that uses the same components as a run, for notebooks and `study.optimize`.
 
     objective = make_objective(study, data, "runs/notebook")
-    optuna.create_study(direction="maximize").optimize(objective, n_trials=20)
+    made = optuna.create_study(study_name="notebook", storage="sqlite:///hpsearch.db", direction="maximize")
+    made.optimize(objective, n_trials=20)
 
+If the study's name is that of the folder, as here, `open_results(..., name="notebook")` and `hpsearch report` find it.
 It has no workers, retries or queue: trials are trained in the calling process, one at a time, each from the start.
 """
 
@@ -16,6 +18,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Ended, InlineExecutor, Outcome, Reported, Task
 from hpsearch.executors.trial_files import remove_resume_points, trial_folder
+from hpsearch.search.study_attrs import MEASURE, measure_attr
 from hpsearch.search.trial_record import REQUIRES, attrs_of, final_value
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.seeding import trial_seed
@@ -42,6 +45,8 @@ def make_objective(
                 f"study {trial.study.study_name}: the objective is {study.measure.name}: create the study with "
                 f'direction="{direction}"'
             )
+        if MEASURE not in trial.study.user_attrs:
+            trial.study.set_user_attr(MEASURE, measure_attr(study.measure))
         space = TrialSpace(trial)
         try:
             study.trace(space)
