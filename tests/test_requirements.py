@@ -230,11 +230,13 @@ def write(folder: Path, condition: str) -> str:
 def test_a_space_in_which_nothing_passes_is_refused_before_anything_is_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code_here(tmp_path, "run", "--study", write(tmp_path, "False")) == 2
-    error = capsys.readouterr().err
-    assert f"no configuration meets the requirements: of 500 tried, 500 not '{MESSAGE}'; widen them" in error
-    assert len(error.splitlines()) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.py"}
+    study = write(tmp_path, "False")
+    for command in (["run"], ["compare", "--strategies", "random,tpe", "--epoch-budget", "4"]):
+        assert exit_code_here(tmp_path, *command, "--study", study) == 2
+        error = capsys.readouterr().err
+        assert f"no configuration meets the requirements: of 500 tried, 500 not '{MESSAGE}'; widen them" in error
+        assert len(error.splitlines()) == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"mine.py"}
 
 
 def test_a_space_in_which_almost_nothing_passes_ends_with_a_line_that_counts(

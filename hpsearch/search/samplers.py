@@ -27,7 +27,7 @@ from hpsearch.search.study_view import StudyView, changed
 from hpsearch.search.trial_record import has_diverged, is_infeasible
 from hpsearch.search.trial_space import distribution
 from hpsearch.seeding import derive_seed
-from hpsearch.space import Params, describe, grid_points
+from hpsearch.space import Params, describe, grid_points, middle
 from hpsearch.study import Study as Definition
 
 
@@ -314,11 +314,16 @@ def fixed_points(
     """Return the points that are assigned to new trials in order, or None if the sampler draws them.
 
     The list is empty for `manual`, which runs only enqueued trials. `left_out` is called for the grid points that do
-    not meet a requirement. Raises UsageError for a grid over a float without `grid=`, or if no point is left.
+    not meet a requirement. Raises UsageError for a grid over a float without `grid=`, and if no point, or of many
+    configurations none, meets the requirements of the recipe.
     """
     if named.name == "grid":
         return grid_points(study.trace, left_out=left_out)
-    return [] if named.name == "manual" else None
+    if named.name == "manual":
+        return []
+    # There is a middle only if a configuration is found that meets them.
+    middle(study.trace)
+    return None
 
 
 def _quietly(factory: Callable[..., BaseSampler], options: dict[str, Any], seed: int) -> BaseSampler:

@@ -14,7 +14,7 @@ from hpsearch.search.database import check_url
 from hpsearch.search.pruners import most_intervals
 from hpsearch.search.stored_study import StoredStudy, finished_already
 from hpsearch.search.strategy import Strategy
-from hpsearch.space import Params, middle
+from hpsearch.space import Params
 from hpsearch.study import StudyFile, check_count, load_study, users_code
 from hpsearch.text import brief
 from hpsearch.tryout import check_first_batch
@@ -141,16 +141,13 @@ class Loaded:
     def of(cls, search: Search) -> "Loaded":
         """Load the data of a search, and check the study on one batch of them.
 
-        Raises UsageError or StudyFileError if that fails, the pruner's options do not fit the number of intervals, or
-        no configuration meets the requirements of the recipe.
+        Raises UsageError or StudyFileError if that fails, or the pruner's options do not fit the number of intervals.
         """
         study_file, start = search.study_file, time.monotonic()
         with users_code(study_file.path):
             data = study_file.study.load_data()
             seconds = time.monotonic() - start
             loaded = cls.from_data(search, data, seconds)
-            if search.points is None:
-                middle(study_file.study.trace)
         check_first_batch(study_file, data, device=search.device)
         return loaded
 
