@@ -2,13 +2,15 @@
 
 HpsearchError              something went wrong; the message says what, which value and what to do
 ├── UsageError             bad input: nothing was created or changed (exit code 2)
-│   └── StudyFileError     the user's study file is wrong; the message carries its line
+│   ├── StudyFileError     the user's study file is wrong; the message carries its line
+│   └── RequirementNotMet  a configuration does not meet a requirement of its recipe (`Space.require`)
 ├── StorageUnavailable     the database did not answer within the time limit
 ├── CannotContinue         the run ended for a reason outside its trials
 │   ├── DataDiffer         a worker loaded another data set than the command did
 │   └── FilesUnavailable   a file cannot be written or read: the disk is full, or permission is missing
 ├── WorkerDied             a process that reads examples ended before it had read them
 ├── TooManyFailures        too many trials failed, so the run stopped
+├── NoneFeasible           too many configurations did not meet the requirements, so the run stopped
 ├── TrialLost              another supervisor has taken over the trial
 └── CheckpointError        a checkpoint file is damaged, truncated or of another trial
 """
@@ -28,6 +30,14 @@ class UsageError(HpsearchError):
 
 class StudyFileError(UsageError):
     """A study file that cannot be found or run, or that defines no valid study."""
+
+
+class RequirementNotMet(UsageError):
+    """A configuration that does not meet a requirement of its recipe; `requirement` is the recipe's message."""
+
+    def __init__(self, requirement: str) -> None:
+        super().__init__(f"the configuration does not meet the requirement {requirement!r}")
+        self.requirement = requirement
 
 
 class StorageUnavailable(HpsearchError):
@@ -52,6 +62,10 @@ class WorkerDied(HpsearchError):
 
 class TooManyFailures(HpsearchError):
     """The first trials all failed, or too many failed in a row; the message ends with the last traceback."""
+
+
+class NoneFeasible(HpsearchError):
+    """Many configurations in a row did not meet the requirements of the recipe; the message counts them."""
 
 
 class TrialLost(HpsearchError):

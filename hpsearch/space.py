@@ -2,18 +2,22 @@
 
 A recipe asks a `Space` for its hyperparameters; a conditional parameter is an `if`. The kind of space decides which
 values it gets: `ReplaySpace` returns fixed ones (workers, resume, retrain, export), `grid_points` visits every
-combination, `middle` takes the middle of each range, `describe` finds out which parameters there are, and a running
-Optuna trial (`hpsearch.search`) suggests values. This module depends on neither torch nor Optuna.
+combination, `DrawnSpace` draws them at random, `middle` takes the middle of each range, `describe` finds out which
+parameters there are, and a running Optuna trial (`hpsearch.search`) suggests values. A recipe can turn a configuration
+away with `Space.require`. This module depends on neither torch nor Optuna.
 """
 
+import contextlib
 import math
+import random
+import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hpsearch.errors import UsageError
+from hpsearch.errors import RequirementNotMet, UsageError
 from hpsearch.text import brief
 
 Scalar = None | bool | int | float | str
@@ -22,6 +26,9 @@ Params = dict[str, Any]
 MOST = 100_000
 # The database stores numbers as doubles, which represent every whole number up to this one.
 EXACT = 2**53
+# How many configurations are drawn to find one that meets the requirements, for how many seconds at most, and how many
+# that do are compared.
+DRAWS, DRAW_SECONDS, CANDIDATES = 500, 10.0, 10
 # `Space.float` and `Space.int` shadow the built-in types inside the class.
 _Real = float
 _Whole = int
@@ -70,8 +77,19 @@ class Float:
     @property
     def middle(self) -> float:
         """The midpoint of the range on the parameter's own scale, rounded down to a step if need be."""
-        middle = min(max(_middle(self.low, self.high, self.log), self.low), self.high)
-        return middle if self.step is None else self.low + (middle - self.low) // self.step * self.step
+        return self._on_step(_middle(self.low, self.high, self.log))
+
+    def draw(self, generator: random.Random) -> float:
+        """Return a value drawn uniformly on the parameter's own scale."""
+        share = generator.random()
+        if self.log:
+            return self._on_step(self.low * (self.high / self.low) ** share)
+        # Up to the next step, so that all steps are equally likely.
+        return self._on_step(self.low + share * (self.high - self.low + (self.step or 0.0)))
+
+    def _on_step(self, value: float) -> float:
+        value = min(max(value, self.low), self.high)
+        return value if self.step is None else self.low + (value - self.low) // self.step * self.step
 
     def check(self, value: Any) -> float:
         """Return `value` as a float in range. Raises UsageError otherwise."""
@@ -131,6 +149,13 @@ class Int:
         middle = max(math.floor(_middle(self.low, self.high, self.log)), self.low)
         return self.low + (middle - self.low) // self.step * self.step
 
+    def draw(self, generator: random.Random) -> int:
+        """Return a value drawn uniformly on the parameter's own scale."""
+        if self.log:
+            value: int = math.floor(self.low * ((self.high + 1) / self.low) ** generator.random())
+            return min(max(value, self.low), self.high)
+        return generator.choice(range(self.low, self.high + 1, self.step))
+
     def check(self, value: Any) -> int:
         """Return `value` as an int in range and on a step. Raises UsageError otherwise."""
         if isinstance(value, float) and value.is_integer():
@@ -170,6 +195,10 @@ class Choice:
         """The middle label in the order given; the first of two."""
         return self.points[(len(self.points) - 1) // 2]
 
+    def draw(self, generator: random.Random) -> Scalar:
+        """Return one of the labels, all equally likely."""
+        return generator.choice(self.points)
+
     def check(self, value: Any) -> Scalar:
         """Return the label equal to `value`. Raises UsageError when there is none."""
         for label in self.options:
@@ -205,11 +234,19 @@ def _middle(low: float, high: float, log: bool) -> float:
 
 
 class Space(ABC):
-    """The source of a recipe's hyperparameters. Subclasses choose the values; the checks are here."""
+    """The source of a recipe's hyperparameters. Subclasses choose the values; the checks are here.
+
+    `requirements` are the messages of the requirements that the recipe has named, `unmet` is the first that was not
+    met, or None. With `goes_on`, the recipe continues after that, so that its other parameters become known too.
+    """
+
+    goes_on = False
 
     def __init__(self) -> None:
         self.parameters: dict[str, Parameter] = {}
         self.params: Params = {}
+        self.requirements: list[str] = []
+        self.unmet: str | None = None
 
     def float(
         self,
@@ -257,6 +294,31 @@ class Space(ABC):
         parameter = Choice(name=name, options=dict(options))
         value: T = parameter.options[self._draw(parameter)]
         return value
+
+    def require(self, condition: bool, message: str) -> None:
+        """Turn the configuration away before it is trained, unless `condition` is true.
+
+        `message` is the requirement, such as "fewer than 50,000 parameters". The condition may use the model: a search
+        builds it on torch's meta device, where it costs nothing. Raises RequirementNotMet, which ends the recipe, where
+        the configuration is fixed; a search may first ask for the remaining parameters.
+        """
+        if not isinstance(condition, bool):
+            raise UsageError(
+                f"space.require: the condition must be True or False, got {brief(condition)}; bool(...) makes it one"
+            )
+        if not isinstance(message, str) or not message.strip():
+            raise UsageError(
+                f"space.require: the message must say what is required, such as 'fewer than 50,000 parameters', "
+                f"got {brief(message)}"
+            )
+        message = " ".join(message.split())
+        if message not in self.requirements:
+            self.requirements.append(message)
+        if condition or self.unmet is not None:
+            return
+        self.unmet = message
+        if not self.goes_on:
+            raise RequirementNotMet(message)
 
     def _draw(self, parameter: Parameter) -> Any:
         known = self.parameters.get(parameter.name)
@@ -362,9 +424,76 @@ def _walk(recipe: RecipeFunction[Any], points: Callable[[Parameter], Sequence[An
         path[-1].index += 1
 
 
+class DrawnSpace(Space):
+    """Draws values at random, each uniformly on its parameter's own scale; without a generator, takes the middles."""
+
+    def __init__(self, generator: random.Random | None = None) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def _pick(self, parameter: Parameter) -> Any:
+        return parameter.middle if self._generator is None else parameter.draw(self._generator)
+
+
+def draw(recipe: RecipeFunction[Any], count: int, seconds: float, seed: int = 0) -> Iterator[Space]:
+    """Yield up to `count` spaces after `recipe`, for about `seconds`: the first at the middle, the others at random.
+
+    An error of the recipe is left to those who use the params.
+    """
+    generator, began = random.Random(seed), time.monotonic()
+    for number in range(count):
+        space = DrawnSpace(generator if number else None)
+        with contextlib.suppress(Exception):
+            recipe(space)
+        yield space
+        if time.monotonic() - began > seconds:
+            return
+
+
 def middle(recipe: RecipeFunction[Any]) -> Params:
-    """Return params from the middle of the space: each parameter's `middle`."""
-    return next(_walk(recipe, lambda parameter: (parameter.middle,))).params
+    """Return params from the middle of the space: each parameter's `middle`, or near it, to meet the requirements.
+
+    Raises UsageError if no configuration that is tried meets them.
+    """
+    unmet: Counter[str] = Counter()
+    found: list[Space] = []
+    for space in draw(recipe, DRAWS, DRAW_SECONDS):
+        if space.unmet is not None:
+            unmet[space.unmet] += 1
+            continue
+        found.append(space)
+        if not unmet:
+            return space.params
+        if len(found) == CANDIDATES:
+            break
+    if not found:
+        tried = unmet.total()
+        raise UsageError(f"no configuration meets the requirements: of {tried} tried, {counted(unmet)}; widen them")
+    return min(found, key=_distance).params
+
+
+def counted(unmet: Mapping[str, int]) -> str:
+    """Return how many configurations do not meet each requirement, the most frequent first, in one line."""
+    most = sorted(unmet.items(), key=lambda item: -item[1])
+    texts = [f"{count:,} not {message!r}" for message, count in most[:3]]
+    others = sum(count for _, count in most[3:])
+    return ", ".join(texts) + (f", {others:,} not others" if others else "")
+
+
+def _distance(space: Space) -> float:
+    """Return how far the params of a space are from the middle: the largest share of a range, from 0 to 1."""
+    return max((_share(space.parameters[name], value) for name, value in space.params.items()), default=0.0)
+
+
+def _share(parameter: Parameter, value: Any) -> float:
+    if isinstance(parameter, Choice):
+        labels = parameter.points
+        return abs(labels.index(value) - labels.index(parameter.middle)) / len(labels)
+    low, high, middle = (
+        math.log(number) if parameter.log else number for number in (parameter.low, parameter.high, parameter.middle)
+    )
+    distance: float = abs((math.log(value) if parameter.log else value) - middle)
+    return distance / ((high - low) or 1.0)
 
 
 def _grid(parameter: Parameter) -> Sequence[Any]:
@@ -376,11 +505,16 @@ def _grid(parameter: Parameter) -> Sequence[Any]:
     return parameter.points
 
 
-def grid_points(recipe: RecipeFunction[Any], limit: int = MOST) -> list[Params]:
+def grid_points(
+    recipe: RecipeFunction[Any], limit: int = MOST, left_out: Callable[[str], None] = lambda message: None
+) -> list[Params]:
     """Return every grid point of a recipe; a conditional parameter counts only in the branches that ask for it.
 
-    Raises UsageError for a float without `grid=`, and when there are more than `limit` points.
+    Points that do not meet a requirement are left out; `left_out` is called with the requirement for each combination
+    of the values on which it depends. Raises UsageError for a float without `grid=`, if no point is left, and when
+    there are more than `limit` points.
     """
+    unmet: Counter[str] = Counter()
 
     def few(parameter: Parameter) -> Sequence[Any]:
         # The grid has at least as many points as any of its parameters.
@@ -392,9 +526,15 @@ def grid_points(recipe: RecipeFunction[Any], limit: int = MOST) -> list[Params]:
 
     points = []
     for space in _walk(recipe, few):
-        points.append(space.params)
-        if len(points) > limit:
+        if space.unmet is not None:
+            unmet[space.unmet] += 1
+            left_out(space.unmet)
+        else:
+            points.append(space.params)
+        if len(points) + unmet.total() > limit:
             raise UsageError(f"the grid has more than {limit:,} points; give fewer grid= values or another sampler")
+    if not points:
+        raise UsageError(f"no grid point meets the requirements: of {unmet.total():,}, {counted(unmet)}; widen them")
     return points
 
 
@@ -409,6 +549,8 @@ class Described:
 class _ProbeSpace(Space):
     """Returns the assigned values, and the first probe of every other parameter."""
 
+    goes_on = True
+
     def __init__(self, assigned: Params) -> None:
         super().__init__()
         self._assigned = assigned
@@ -422,8 +564,9 @@ def describe(recipe: RecipeFunction[Any], limit: int = 2_000) -> dict[str, Descr
     """Return the parameters a recipe can ask for, by running it at up to `limit` points of the space.
 
     Every label of a choice is tried, and the ends and grid points of numbers: each alone, and in all pairs. A branch
-    that needs a value inside a range (`if lr > 0.037`) or three values at once may be missed. A recipe may raise at
-    some points; if it raises at all of them, so does this function.
+    that needs a value inside a range (`if lr > 0.037`) or three values at once may be missed. Requirements turn no
+    point away, as parameters may be asked for after them. A recipe may raise at some points; if it raises at all of
+    them, so does this function.
     """
     leaves: list[Space] = []
     described: dict[str, Described] = {}

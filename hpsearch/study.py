@@ -186,7 +186,8 @@ class Study:
     def trace(self, space: Space) -> Recipe | Training:
         """Run the recipe for its hyperparameters only: models are built on the meta device, which costs nothing.
 
-        If that fails, for example for a model that reads a tensor's values when it is built, they are built normally.
+        If that fails, for example for a model that reads a tensor's values when it is built, they are built normally,
+        but not after a requirement that is not met: such a model may be too large to build.
         """
         try:
             with _shapes_only():
@@ -194,11 +195,16 @@ class Study:
         except HpsearchError:
             raise
         except Exception:
+            if space.unmet is not None:
+                raise
             with seeded(0):
                 return self._checked(self.recipe(space))
 
     def explore(self, look: Callable[[Space, Recipe | Training], None]) -> dict[str, Described]:
-        """Trace the recipe throughout the space and call `look` with each result; return the parameters by name."""
+        """Trace the recipe throughout the space and call `look` with each result; return the parameters by name.
+
+        Configurations that do not meet a requirement are included, as far as the recipe can make them.
+        """
 
         def recipe(space: Space) -> Recipe | Training:
             traced = self.trace(space)

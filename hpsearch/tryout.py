@@ -25,12 +25,14 @@ from hpsearch.meters import make_meter
 from hpsearch.optim import CrossEntropy, has_one_output
 from hpsearch.own_run import OwnRun, start_run
 from hpsearch.seeding import seeded
-from hpsearch.space import Parameter, Params, Space, middle
+from hpsearch.space import Parameter, Params, Space, draw, middle
 from hpsearch.study import Study, StudyFile, locate
 from hpsearch.training import Run, forward
 
 # The check is abandoned if the first batch takes longer.
 SECONDS = 20.0
+# Where the ends of the space do not meet its requirements: how many configurations are drawn, for how long at most.
+DRAWN, DRAWN_SECONDS = 50, 2.0
 
 
 def check_first_batch(study_file: StudyFile, data: Dataset, *, device: str = "cpu") -> None:
@@ -219,21 +221,28 @@ def _failure(study_file: StudyFile, data: Dataset, device: str) -> str | None:
 
 
 def _distinct_params(study: Study) -> Iterator[Params]:
-    """Yield the params at the middle, the lower and the upper end of the space, without duplicates."""
+    """Yield the params at the middle, the lower and the upper end of the space, without duplicates.
+
+    Where an end does not meet the requirements, others that do are drawn. There may be none.
+    """
     tried: list[Params] = []
-    for where in ("middle", 0, -1):
-        params = _at_end(study, where) if isinstance(where, int) else middle(study.trace)
-        if params not in tried:
-            tried.append(params)
-            yield params
+    with contextlib.suppress(UsageError):
+        tried.append(middle(study.trace))
+        yield tried[0]
+    ends = [_at_end(study, index) for index in (0, -1)]
+    drawn = draw(study.trace, DRAWN, DRAWN_SECONDS) if any(space.unmet is not None for space in ends) else ()
+    for space in (*ends, *drawn):
+        if space.unmet is None and space.params not in tried:
+            tried.append(space.params)
+            yield space.params
 
 
-def _at_end(study: Study, index: int) -> Params:
+def _at_end(study: Study, index: int) -> Space:
     space = _EndSpace(index)
     # An error here is raised again, and handled, when the params are tried.
     with contextlib.suppress(Exception):
         study.trace(space)
-    return space.params
+    return space
 
 
 def _format(params: Params) -> str:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -18,6 +20,7 @@ from hpsearch.results import comparison as compare
 from hpsearch.search.comparison import Comparison, Pair, budget_of, make_pairs, train_pair, trained, trained_already
 from hpsearch.search.pair_processes import Watcher, make_job, train_pairs
 from hpsearch.search.stored_study import StoredStudy, open_for_run
+from hpsearch.search.study_attrs import BASELINE
 from hpsearch.search.supervisor import End
 from hpsearch.study import StudyFile, load_study
 from support import STUDIES
@@ -133,6 +136,24 @@ def test_the_page_names_command_machine_and_versions_and_shows_the_plot(compared
     assert "core" in page
     assert (compared / "reports/tiny/compare.png").read_bytes().startswith(b"\x89PNG")
     assert "compare.png" in page
+
+
+def test_the_page_names_the_baseline_and_says_if_nothing_is_better(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (compared / "reports/tiny/compare.md").read_text()
+    baseline = re.search(r"\| baseline \| (always answering '\d', which is right for 0\.\d+ of .*) \|", page)
+    assert baseline is not None
+    assert "Caution" not in page
+    shutil.copytree(compared, tmp_path, dirs_exist_ok=True)
+    with closing(sqlite3.connect(tmp_path / "hpsearch.db")) as connection, connection:
+        better = "UPDATE study_user_attributes SET value_json = json_set(value_json, '$.value', 0.99) WHERE key = ?"
+        connection.execute(better, [BASELINE])
+    arguments = ["--study", "tiny", "--strategies", STRATEGIES, "--repeats", "2", "--epoch-budget", str(BUDGET)]
+    assert hpsearch_here(tmp_path, "compare", *arguments) == 0
+    caution = "**Caution**: the best of all is no better than always answering"
+    assert caution in (tmp_path / "reports/tiny/compare.md").read_text()
+    assert caution in capsys.readouterr().out
 
 
 def test_the_grid_is_compared_in_another_order_under_each_seed(compared: Path) -> None:

@@ -7,8 +7,12 @@ import optuna
 import pytest
 import torch
 
-from hpsearch import Dataset, Study, UsageError
+from hpsearch import Dataset, Split, Study, UsageError
+from hpsearch.results import open_results
 from hpsearch.search.objective import make_objective
+from hpsearch.study import load_study
+from support import STUDIES
+from support.in_process import hpsearch_here
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -86,3 +90,27 @@ def test_a_study_that_minimizes_is_refused(
         with pytest.raises(UsageError, match='direction="maximize"'):
             made.optimize(objective, n_trials=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_its_studies_can_be_read_and_reported_as_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits8: Dataset
+) -> None:
+    storage, study_file = f"sqlite:///{tmp_path}/hpsearch.db", load_study(str(STUDIES / "limited.py"))
+    made = optuna.create_study(study_name="notebook", storage=storage, direction="maximize")
+    for hidden in (8, 32):
+        made.enqueue_trial({"hidden": hidden, "lr": 0.1})
+    made.optimize(make_objective(study_file.study, digits8, str(tmp_path / "runs" / "notebook")), n_trials=2)
+    results = open_results(str(study_file.path), name="notebook", storage=storage, runs=tmp_path / "runs")
+    assert list(results.trials["state"]) == ["complete", "infeasible"]
+    assert list(results.history["validation_accuracy"]) == list(made.trials[0].intermediate_values.values())
+    assert results.history["train_loss"].notna().all()
+    model = results.model(results.best)
+    assert isinstance(digits8.validation, Split)
+    with torch.no_grad():
+        right = (model(digits8.validation.inputs).argmax(1) == digits8.validation.targets).double().mean().item()
+    assert right == pytest.approx(made.best_value)
+    monkeypatch.setenv("HPSEARCH_STORAGE", storage)
+    assert hpsearch_here(tmp_path, "report", "--study", "limited", "--name", "notebook") == 0
+    assert "1 complete, 1 infeasible" in (tmp_path / "reports" / "notebook" / "summary.md").read_text()
+    hpsearch_here(tmp_path, "export", "--study", "limited", "--name", "notebook")
+    assert (tmp_path / "best" / "notebook-1.json").exists()

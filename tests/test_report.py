@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
 
 from hpsearch import UsageError
 from hpsearch.results import Results, open_results, report_plots
-from hpsearch.results.figures import write_figure
-from hpsearch.results.report import best_frame, endings_frame, write_report
-from hpsearch.results.tables import trials_frame
+from hpsearch.results.figures import by_parameter, write_figure
+from hpsearch.results.report import _plots, best_frame, endings_frame, write_report
+from hpsearch.results.tables import distributions, trials_frame
 from support import STUDIES
-from support.finished_study import make_study
+from support.finished_study import SPACE, make_study
 from support.in_process import hpsearch_here
 
 REASONS: list[str | None] = [*["budget", "patience", "pruned", "diverged", "target", "failed"] * 6, None]
@@ -241,3 +244,74 @@ def test_results_are_found_where_the_environment_says(tmp_path: Path, monkeypatc
     monkeypatch.setenv("HPSEARCH_STORAGE", f"sqlite:///{tmp_path}/hpsearch.db")
     monkeypatch.setenv("HPSEARCH_RUNS", str(tmp_path / "runs"))
     assert open_results(str(STUDIES / "tiny.py")).stored.folder == tmp_path / "runs/tiny"
+
+
+@pytest.fixture
+def clipped(tmp_path: Path) -> Path:
+    """A folder with a study of a choice that may be None, and that only trials with sgd have; every other is pruned."""
+    stored = make_study(tmp_path, [])
+    sgd = {"lr": 0.1, "optimizer": "sgd", "momentum": 0.5, "hidden": 8, "dropout": 0.1}
+    choices = CategoricalDistribution([None, 0.5])
+    for number, clip in enumerate((None, 0.5, None, "absent", "absent")):
+        params = sgd | ({"optimizer": "adam"} if clip == "absent" else {"clip_norm": clip})
+        stored.optuna_study().add_trial(
+            create_trial(
+                state=TrialState.PRUNED if number % 2 else TrialState.COMPLETE,
+                value=0.5 + number / 10,
+                params=params,
+                distributions={name: choices if name == "clip_norm" else SPACE[name] for name in params},
+                intermediate_values={1: 0.5 + number / 10},
+            )
+        )
+    return tmp_path
+
+
+def test_none_as_a_choice_is_not_a_parameter_that_is_absent(clipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{clipped}/hpsearch.db").trials
+    column = trials["params.clip_norm"]
+    assert list(column[:3]) == ["None", 0.5, "None"]
+    assert column[3:].isna().all()
+    assert by_parameter(trials, "clip_norm") == {"0.5": [1], "None": [0, 2]}
+    hpsearch_here(clipped, "report", "--study", "tiny")
+    written = pd.read_csv(clipped / "reports/tiny/trials.csv", keep_default_na=False)
+    assert list(written["params.clip_norm"]) == ["None", "0.5", "None", "", ""]
+    page = (clipped / "reports/tiny/summary.md").read_text()
+    rows = {line.split(" | ")[0]: line for line in page.partition("## Best trials")[2].splitlines() if " | " in line}
+    assert rows["| 0"].endswith("| None |")
+    assert rows["| 4"].endswith("| - |")
+    capsys.readouterr()
+    hpsearch_here(clipped, "status", "--study", "tiny")
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert "clip_norm=None" in shown["0"]
+    assert "clip_norm" not in shown["4"]
+
+
+def test_slices_and_parallel_coordinates_show_pruned_trials_too(clipped: Path) -> None:
+    results = open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{clipped}/hpsearch.db")
+    space = distributions(results.stored)
+    slices = report_plots.plot_slices(results.trials, space, results.measure)
+    axes = next(axes for axes in slices.axes if axes.get_xlabel() == "clip_norm")
+    points = {found.get_label(): np.asarray(found.get_offsets()) for found in axes.collections}
+    # None is the first choice, 0.5 the second; trials 3 and 4 have neither.
+    assert {label: [round(x) for x in xy[:, 0]] for label, xy in points.items()} == {"pruned": [1], "complete": [0, 0]}
+    assert sorted(points["complete"][:, 1]) == pytest.approx([0.5, 0.7])
+    parallel = report_plots.plot_parallel(results.trials, space, results.measure)
+    pruned, complete = (found for found in parallel.axes[0].collections if len(found.get_paths()) in (2, 3))
+    assert [len(pruned.get_paths()), len(complete.get_paths())] == [2, 3]
+    position = list(space).index("clip_norm")
+    heights = [path.vertices[position][1] for path in complete.get_paths()]
+    assert heights == [0.0, 0.0, report_plots._ABSENT]
+
+
+def test_only_pruned_trials_have_slices_as_well(tmp_path: Path) -> None:
+    make_study(tmp_path, ["pruned"] * 3)
+    hpsearch_here(tmp_path, "report", "--study", "tiny")
+    assert {"slices", "parallel"} <= {path.stem for path in (tmp_path / "reports/tiny/plots").iterdir()}
+
+
+@pytest.mark.parametrize(("count", "few"), [(12, True), (50, False)])
+def test_importances_of_few_trials_say_so_on_the_picture(tmp_path: Path, count: int, few: bool) -> None:
+    make_study(tmp_path, ["budget"] * count)
+    results = open_results(str(STUDIES / "tiny.py"), storage=f"sqlite:///{tmp_path}/hpsearch.db")
+    figure, _ = _plots(results, {"lr": 0.7, "hidden": 0.3})["importances"]
+    assert (f"From {count} complete trials only" in figure.axes[0].get_title()) == few

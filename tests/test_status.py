@@ -148,3 +148,18 @@ def test_a_command_without_arguments_shows_its_help(tmp_path: Path) -> None:
     done = hpsearch(cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: ")
+
+
+def test_in_a_pipe_nothing_is_folded_or_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name = "a study of a name that is longer than any terminal is wide, " * 4
+    optuna.create_study(study_name=name.strip(), storage=f"sqlite:///{tmp_path}/hpsearch.db", direction="maximize")
+    hpsearch_here(tmp_path, "status")
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    assert shown[1].startswith(f"{name.strip()}  ")
+    monkeypatch.setenv("COLUMNS", "60")
+    hpsearch_here(tmp_path, "status")
+    assert len(capsys.readouterr().out.splitlines()) > 2

@@ -354,6 +354,11 @@ def compare(**options: Any) -> int:
 @cli.command()
 @study_option
 @click.option("--top", type=Count(), default=1, show_default=True, help="How many configurations, the best first.")
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    help="Only trials for which it holds, such as 'parameters < 50000 and lr >= 0.01'; the columns of trials.csv.",
+)
 @name_option
 @storage_options
 @click.option(

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hpsearch.errors import UsageError
 from hpsearch.measure import ACCURACY
 from hpsearch.own_run import OwnRun, start_run
 from hpsearch.results.program import check_preprocessing
-from hpsearch.space import Choice, Described, describe, grid_points, middle
+from hpsearch.space import Choice, Described, counted, draw, grid_points, middle
 from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.text import duration, plural, short
 from hpsearch.training import Run, evaluate, train
@@ -28,6 +29,8 @@ from hpsearch.tryout import check_first_batch, doubts
 MOST_POINTS = 12
 # For the time estimate: how many batches are trained, for about how long at most, and how many examples evaluated.
 BATCHES, SECONDS, EVALUATED = 50, 3.0, 2000
+# How many configurations are drawn to see which share meets the requirements, and for how many seconds at most.
+DRAWN, DRAWN_SECONDS = 300, 3.0
 
 
 def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
@@ -40,11 +43,15 @@ def check_study(*, study: str, data: Path | None, workers: int | None) -> None:
     definition = study_file.study
     console = make_console()
     with users_code(study_file.path):
-        _print_space(console, describe(definition.trace))
+        requirements: set[str] = set()
+        _print_space(console, definition.explore(lambda space, recipe: requirements.update(space.requirements)))
+        if requirements:
+            _print_requirements(console, definition)
         n_trials = definition.n_trials
+        left_out: Counter[str] = Counter()
         try:
-            count = len(grid_points(definition.trace))
-            points = f"{count:,} points"
+            count = len(grid_points(definition.trace, left_out=lambda message: left_out.update([message])))
+            points = f"{count:,} points" + (f"; left out are {counted(left_out)}" if left_out else "")
             n_trials = count if definition.sampler == "grid" else n_trials
         except UsageError as error:
             points = f"none: {error}"
@@ -75,6 +82,15 @@ def _grid(points: Sequence[float]) -> str:
     if len(points) > MOST_POINTS:
         return f"{points[0]:.3g} {points[1]:.3g} .. {points[-1]:.3g} ({len(points):,} points)"
     return " ".join(f"{point:.3g}" for point in points) or "-"
+
+
+def _print_requirements(console: Console, study: Study) -> None:
+    """Print how many configurations meet the requirements, by what the others do not meet."""
+    spaces = list(draw(study.trace, DRAWN, DRAWN_SECONDS))
+    unmet = Counter(space.unmet for space in spaces if space.unmet is not None)
+    share = 1 - unmet.total() / len(spaces)
+    others = f"; {counted(unmet)}" if unmet else ""
+    console.print(f"\nrequired {share:.0%} of {len(spaces)} configurations drawn meet it{others}", soft_wrap=True)
 
 
 def _print_data(console: Console, study: Study, dataset: Dataset) -> None:

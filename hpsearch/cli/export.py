@@ -13,12 +13,16 @@ from hpsearch.study_files import studies_folder
 from hpsearch.text import plural
 
 
-def export_best(*, study: str, name: str | None, top: int, storage: str, runs: Path, out: Path) -> None:
+def export_best(
+    *, study: str, name: str | None, top: int, where: str | None, storage: str, runs: Path, out: Path
+) -> None:
     """Write the best configurations of a study as JSON files."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     results = open_results(study, name=name, storage=storage, runs=runs)
     console = make_console(stderr=True)
-    configurations = best_configurations(results, top, lambda why: console.print(f"hpsearch: {why}", soft_wrap=True))
+    configurations = best_configurations(
+        results, top, lambda why: console.print(f"hpsearch: {why}", soft_wrap=True), where
+    )
     if results.stored.other_text(results.study_file):
         console.print(
             f"hpsearch: {results.study_file.path.name} has changed since trials of {results.stored.name} were run; its "
@@ -36,7 +40,8 @@ def export_best(*, study: str, name: str | None, top: int, storage: str, runs: P
         print(f"{path}  trial {configuration.trial}, {measure.label} {measure.format(configuration.value)}")
     if (count := len(configurations)) < top:
         console.print(
-            f"hpsearch: the study has only {plural(count, 'different complete configuration')}",
+            f"hpsearch: the study has only {plural(count, 'different complete configuration')}"
+            + (f" with {where}" if where else ""),
             soft_wrap=True,
         )
     file = results.study_file.path

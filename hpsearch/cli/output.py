@@ -1,5 +1,6 @@
 """Consoles and tables for the commands' output. Imports neither torch nor Optuna."""
 
+import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,9 +10,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Wider than any line in a pipe.
+WIDEST = 100_000
+
+
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: the user's names and values are not markup or emoji codes."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    """Return a console that prints text as it is: the user's names and values are not markup or emoji codes.
+
+    In a pipe or a file, unlike on a terminal, no line is folded or cut, unless `$COLUMNS` sets a width.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = WIDEST
+    return console
 
 
 def plain_table(*columns: str) -> Table:

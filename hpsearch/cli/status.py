@@ -26,14 +26,19 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
     console = make_console()
     stored = open_storage(storage)
     studies = overviews(stored, study)
-    table = plain_table("study", "complete", "pruned", "diverged", "failed", "running", "waiting", "best", "trial")
+    # Few spaces have requirements, and a terminal has few columns.
+    shown = any(one.infeasible for one in studies)
+    names = ("complete", "pruned", "diverged", *(["infeasible"] if shown else []), "failed", "running", "waiting")
+    table = plain_table("study", *names, "best", "trial")
     for one in studies:
         table.add_row(
             one.name,
             str(one.counts.get(TrialState.COMPLETE, 0) - one.diverged),
             str(one.counts.get(TrialState.PRUNED, 0)),
             str(one.diverged),
-            *(str(one.counts.get(state, 0)) for state in (TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)),
+            *([str(one.infeasible)] if shown else []),
+            str(one.counts.get(TrialState.FAIL, 0) - one.infeasible),
+            *(str(one.counts.get(state, 0)) for state in (TrialState.RUNNING, TrialState.WAITING)),
             _best_value(one),
             str(one.best.number) if one.best else "-",
         )
@@ -44,9 +49,10 @@ def show_status(*, study: str | None, storage: str, runs: Path) -> None:
 
 def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: Path) -> None:
     from hpsearch.search.folders import find_folder, folder_name
-    from hpsearch.search.overview import best_trials, last_failed
+    from hpsearch.search.overview import best_trials, last_failed, unmet_requirements
     from hpsearch.search.study_attrs import STUDY_ID, unit_of
     from hpsearch.search.trial_record import TrialRecord
+    from hpsearch.space import counted
 
     unit, measure = unit_of(study.attrs), study.measure
     best = best_trials(storage, study.study_id, study.directions, BEST_TRIALS)
@@ -60,7 +66,7 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
                 _or_dash(record.best_interval),
                 _or_dash(record.reason),
                 "-" if record.seconds is None else f"{record.seconds:.1f}",
-                " ".join(f"{name}={short(value)}" for name, value in trial.params.items() if value is not None),
+                " ".join(f"{name}={short(value)}" for name, value in trial.params.items()),
             )
         console.print()
         console.print(table)
@@ -73,6 +79,8 @@ def _show_trials(console: Console, storage: "Storage", study: "Overview", runs: 
     if STUDY_ID in study.attrs:
         folder = find_folder(runs, study.name, study.attrs[STUDY_ID]) or runs / folder_name(study.name)
         console.print(f"\nfiles in {folder}/", soft_wrap=True)
+    if study.infeasible:
+        console.print(f"infeasible: {counted(unmet_requirements(storage, study.study_id))}", soft_wrap=True)
     for trial in last_failed(storage, study.study_id, FAILED_TRIALS):
         record = TrialRecord.of(trial, maximize=measure.maximize)
         console.print(f"trial {trial.number} failed: {last_line(record.error)}", soft_wrap=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
+from hpsearch.cost import measure_cost
 from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost, WorkerDied
 from hpsearch.executors.fence import Fence
@@ -23,7 +24,7 @@ from hpsearch.stopping import Stopper
 from hpsearch.study import Study
 from hpsearch.training import IntervalReport
 
-Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "interrupted", "lost"]
+Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "infeasible", "interrupted", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,9 @@ class Task:
 class Outcome:
     """How a trial ended. `best_value` is the best value of the study's measure, reached at interval `best_interval`.
 
-    The reason `lost` means that another supervisor has claimed the trial and continues it.
+    `parameters` are those that are trained; the other costs are those of `hpsearch.cost.Cost`.
+    The reason `infeasible` means that the configuration does not meet a requirement of the recipe, which `error` names,
+    and `lost` that another supervisor has claimed the trial and continues it.
     """
 
     reason: Reason
@@ -55,7 +58,10 @@ class Outcome:
     best_value: float | None = None
     best_interval: int | None = None
     seconds: float = 0.0
-    parameters: int = 0
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    latency_ms: float | None = None
+    batch_latency_ms: float | None = None
     error: str | None = None
 
 
@@ -211,9 +217,9 @@ class _Training:
 
     def _end(self, reason: Reason, error: str | None = None) -> Outcome:
         """Return the outcome, after writing it to disk in case the supervisor ends before it has stored it."""
-        outcome = self._outcome(reason, error)
         if self.best is not None:
             self._save_best()
+        outcome = replace(self._outcome(reason, error), **asdict(measure_cost(self.run)))
         self._save_resume_point(outcome)
         return outcome
 

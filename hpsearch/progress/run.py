@@ -16,6 +16,8 @@ from hpsearch.measure import ACCURACY
 from hpsearch.search.observer import Observer
 from hpsearch.search.search import Loaded, Search
 from hpsearch.search.stored_study import StoredStudy
+from hpsearch.search.trial_record import INFEASIBLE
+from hpsearch.space import counted
 from hpsearch.text import duration, plural, short
 from hpsearch.training import IntervalReport
 
@@ -45,6 +47,7 @@ class RunLines(Observer):
         self.measure = ACCURACY
         self.rows: dict[int, _Row] = {}
         self.states: dict[TrialState, int] = {}
+        self.infeasible = 0
         self.limit = 0
         self.best: tuple[float, int] | None = None
         self.began = time.monotonic()
@@ -66,12 +69,15 @@ class RunLines(Observer):
             self.console.print(f"hpsearch: starting {plural(search.workers, 'worker')}", soft_wrap=True)
         if (plan := search.strategy.plan(loaded.intervals, self.unit)) is not None:
             self.message(plan)
+        if search.left_out:
+            left_out = sum(search.left_out.values())
+            self.message(f"{plural(left_out, 'grid point')} left out: {counted(search.left_out)}")
         if (best := stored.best_trial()) is not None:
             self.best = (best.value or 0.0, best.number)
 
-    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
+    def counts(self, counts: dict[TrialState, int], limit: int, infeasible: int = 0) -> None:
         """Record the current number of trials in each state."""
-        self.states, self.limit = counts, limit
+        self.states, self.infeasible, self.limit = counts, infeasible, limit
 
     def started(self, task: Task, intervals_before: int) -> None:
         """Record that a trial has started."""
@@ -110,6 +116,8 @@ class RunLines(Observer):
     def line(self, number: int, state: TrialState, outcome: Outcome, params: dict[str, object]) -> Text:
         """Return one finished trial as a line."""
         colour = {TrialState.COMPLETE: "green", TrialState.PRUNED: "dim", TrialState.FAIL: "red"}[state]
+        if outcome.reason == INFEASIBLE:
+            colour = "dim"
         text = Text(f"trial {number:>3} ", style=colour)
         if outcome.best_value is None:
             text.append(f"{outcome.reason}: {last_line(outcome.error)}")
@@ -146,7 +154,9 @@ class RunLines(Observer):
 
     def _parts(self) -> list[str]:
         pruned, failed = (self.states.get(state, 0) for state in (TrialState.PRUNED, TrialState.FAIL))
-        parts = [f"{self._finished()}/{self.limit} finished", f"{pruned} pruned", f"{failed} failed"]
+        parts = [f"{self._finished()}/{self.limit} finished", f"{pruned} pruned", f"{failed - self.infeasible} failed"]
+        if self.infeasible:
+            parts.append(f"{self.infeasible} infeasible")
         if self.best is not None:
             parts.append(f"best {self.measure.format(self.best[0])} (trial {self.best[1]})")
         return parts

@@ -72,7 +72,7 @@ def repeats_frame(
                 "study": pair.name,
                 "complete": counts.get(TrialState.COMPLETE, 0),
                 "pruned": counts.get(TrialState.PRUNED, 0),
-                "failed": counts.get(TrialState.FAIL, 0),
+                "failed": counts.get(TrialState.FAIL, 0) - study.storage.infeasible(study.study_id),
                 "best_complete": float("nan") if complete is None else complete.value,
                 "wall_seconds": study.user_attrs().get(WALL_SECONDS, float("nan")),
             }

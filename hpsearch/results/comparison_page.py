@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hpsearch.baseline import Baseline
 from hpsearch.checkpoint import write_atomically
 from hpsearch.datasets import Dataset, length
 from hpsearch.measure import Measure
@@ -63,6 +64,10 @@ def read_comparison(
     if missing:
         done = int(strategies["repeats"].max())
         text = f"**Not finished**: {done} of {done + missing} seeds are compared here. {text}"
+    baseline = _baseline(stored.values())
+    best = measure.best(curve["value"])
+    if baseline is not None and best is not None and baseline.beats(best):
+        text += f" **Caution**: the best of all is no better than {baseline}."
     changed = [pair.name for pair, study in stored.items() if study.other_text(study_file)]
     if changed:
         text += (
@@ -123,7 +128,17 @@ Bands are the mean ± one standard error over the seeds. The curves are in [comp
 | command | `{command}` |
 | data | {sizes}{"; " + data.note if data.note else ""} |
 {_where(compared.studies)}
-"""
+{_baseline_row(compared.studies)}"""
+
+
+def _baseline(studies: Iterable[StoredStudy]) -> Baseline | None:
+    """Return the baseline, which is the same for all pairs."""
+    return next((found for study in studies if (found := study.baseline()) is not None), None)
+
+
+def _baseline_row(studies: Iterable[StoredStudy]) -> str:
+    baseline = _baseline(studies)
+    return "" if baseline is None else f"| baseline | {markdown.cell(str(baseline))} |\n"
 
 
 def _some(names: Sequence[str]) -> str:

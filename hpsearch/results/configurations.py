@@ -16,6 +16,7 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import UsageError
 from hpsearch.measure import ACCURACY
 from hpsearch.provenance import versions
+from hpsearch.results.conditions import parse_conditions, satisfying
 from hpsearch.results.results import Results
 from hpsearch.results.tables import best_frame
 from hpsearch.search.fingerprint import describe_study, differences
@@ -65,12 +66,14 @@ class Configuration:
 
 
 def best_configurations(
-    results: Results, count: int, left_out: Callable[[str], None] = lambda why: None
+    results: Results, count: int, left_out: Callable[[str], None] = lambda why: None, where: str | None = None
 ) -> list[Configuration]:
     """Return the configurations of the best complete trials with different params, at most `count`.
 
-    A trial whose params another tool chose may not fit the recipe: `left_out` is called with its number and the reason.
-    Raises UsageError if no trial is complete and fits, or the study file's space is not the one that was searched.
+    With `where`, such as "parameters < 50000", only trials that satisfy these conditions (`parse_conditions`). A trial
+    whose params another tool chose may not fit the recipe: `left_out` is called with its number and the reason.
+    Raises UsageError if no trial is complete, satisfies the conditions and fits, or if the study file's space is not
+    the one that was searched.
     """
     stored, study_file = results.stored, results.study_file
     fingerprint = stored.user_attrs().get(FINGERPRINT)
@@ -85,7 +88,10 @@ def best_configurations(
         )
     by_number = {trial.number: trial for trial in stored.optuna_study().get_trials(deepcopy=False)}
     configurations: list[Configuration] = []
-    for number, row in best_frame(results.trials, results.measure, len(results.trials)).iterrows():
+    best = best_frame(results.trials, results.measure, len(results.trials))
+    if where is not None and len(best):
+        best = satisfying(best, parse_conditions(where, best))
+    for number, row in best.iterrows():
         params = by_number[int(str(number))].params
         if any(params == earlier.params for earlier in configurations):
             continue

@@ -18,6 +18,7 @@ from hpsearch.results import markdown, report_plots
 from hpsearch.results.figures import write_figure
 from hpsearch.results.results import Results
 from hpsearch.results.tables import best_frame, distributions
+from hpsearch.results.tradeoff import differ_in_size, front_table, plot_tradeoff
 from hpsearch.search.study_attrs import FINGERPRINT, NOTE
 from hpsearch.study import locate
 from hpsearch.text import plural
@@ -31,6 +32,7 @@ ENDINGS = {
     "target": "stopped: target reached",
     "pruned": "pruned: worse than others at the same point",
     "diverged": "stopped: loss no longer finite",
+    "infeasible": "turned away: a requirement not met",
     "failed": "failed",
     "complete": "complete, by another tool",
     "unfinished": "unfinished",
@@ -139,18 +141,24 @@ def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[F
         )
     if importances:
         plots["importances"] = (
-            report_plots.plot_importances(importances),
+            report_plots.plot_importances(importances, _caution(results.trials)),
             "How much each parameter accounts for the difference between the best trials and all (PED-ANOVA).",
         )
-    if (trials["state"] == "complete").any() and space:
+    if (trials["state"].isin(["complete", "pruned"]) & trials["best_value"].notna()).any() and space:
         plots["parallel"] = (
             report_plots.plot_parallel(trials, space, results.measure),
-            "Complete trials across the parameters, coloured by rank; the best is black. A line runs below the axis "
-            "of a parameter that its trial does not use.",
+            "Complete trials across the parameters, coloured by rank; the best is black. Pruned trials, at the best "
+            "value they had reached, are dashed. A line runs below the axis of a parameter that it does not have.",
         )
         plots["slices"] = (
             report_plots.plot_slices(trials, space, results.measure),
-            "Complete trials by parameter; later trials are darker.",
+            "Trials by parameter; later ones are darker. Crosses are pruned trials, at the best they had reached.",
+        )
+    if differ_in_size(trials):
+        plots["tradeoff"] = (
+            plot_tradeoff(trials, results.measure),
+            "Complete trials by size and by time of a forward pass; no other trial is both better and smaller, or "
+            "faster, than those of the Pareto front.",
         )
     if trials["ended"].notna().any():
         plots["timeline"] = (
@@ -167,6 +175,7 @@ def _page(results: Results, importances: dict[str, float], captions: dict[str, s
         ast.get_docstring(ast.parse(results.study_file.path.read_text(encoding="utf-8"))) or "",
         _overview(results),
         f"## Best trials\n\n{_best(results, unit)}",
+        *([f"## Quality against size\n\n{_tradeoff(results)}"] if differ_in_size(trials) else []),
         f"## Parameter importances\n\n{_importance_table(results, importances)}",
         f"## How the training was spent\n\n{_spent(trials, results.history, unit)}",
         "## Plots",
@@ -244,6 +253,16 @@ def _best(results: Results, unit: str) -> str:
     return page
 
 
+def _tradeoff(results: Results) -> str:
+    measure = results.measure
+    table = markdown.table(front_table(results.trials, measure))
+    return (
+        f"{table}\n\nNo other complete trial has both a better {measure.label} than these and fewer parameters (size) "
+        f"or less time for one example (speed). Times are medians on the trial's device, measured while other trials "
+        f"were trained. `hpsearch export --where 'parameters < 50000'` takes the best of the smaller."
+    )
+
+
 def _importance_table(results: Results, importances: dict[str, float]) -> str:
     complete = results.trials[results.trials["state"] == "complete"]
     if not importances:
@@ -263,6 +282,14 @@ def _importance_table(results: Results, importances: dict[str, float]) -> str:
             f"parameters that only some trials have."
         )
     return text
+
+
+def _caution(trials: pd.DataFrame) -> str | None:
+    """Return what the picture of the importances says if they are those of few trials."""
+    count = int((trials["state"] == "complete").sum())
+    if count >= FEW_TRIALS:
+        return None
+    return f"From {plural(count, 'complete trial')} only: below about {FEW_TRIALS}, these vary much from run to run"
 
 
 def _spent(trials: pd.DataFrame, history: pd.DataFrame, unit: str) -> str:

@@ -17,12 +17,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from hpsearch.measure import Measure
 from hpsearch.results.figures import COLOURS, make_figure
+from hpsearch.results.tables import CHOSEN_NONE
 
 COLOUR = {
     "complete": COLOURS[0],
     "pruned": COLOURS[1],
     "diverged": COLOURS[3],
     "failed": COLOURS[6],
+    "infeasible": COLOURS[6],
     "running": COLOURS[2],
     "waiting": COLOURS[2],
 }
@@ -110,8 +112,8 @@ def _learning_curves(axes: Axes, history: pd.DataFrame, state: pd.Series, unit: 
     axes.grid(alpha=0.25)
 
 
-def plot_importances(importances: Mapping[str, float]) -> Figure:
-    """Return the parameters' importances as bars, the most important one on top."""
+def plot_importances(importances: Mapping[str, float], caution: str | None = None) -> Figure:
+    """Return the parameters' importances as bars, the most important one on top, and a caution above them."""
     figure, ((axes,),) = make_figure(height=0.9 + 0.35 * max(len(importances), 2))
     names = list(importances)[::-1]
     values = [importances[name] for name in names]
@@ -119,24 +121,38 @@ def plot_importances(importances: Mapping[str, float]) -> Figure:
     axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=4)
     axes.set(xlabel="Importance (PED-ANOVA, share of 1)", xlim=(0, max(values) * 1.12))
     axes.spines[["top", "right"]].set_visible(False)
+    if caution is not None:
+        axes.set_title(caution, fontsize=9, color=COLOURS[1])
     return figure
 
 
 def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], measure: Measure) -> Figure:
-    """Return parallel coordinates of the complete trials; a line runs below the axes of parameters without a value."""
+    """Return parallel coordinates of complete and pruned trials, the pruned ones thin and dashed, behind the others.
+
+    A line runs below the axes of parameters that its trial does not have.
+    """
     figure, ((axes,),) = make_figure(height=4.4)
-    every = trials[trials["state"] == "complete"]
-    complete = every.loc[list(_sample(every, measure))].sort_values("value", ascending=measure.maximize)
-    values = complete["value"].astype(float)
-    columns = [_positions(complete[f"params.{name}"], distribution) for name, distribution in space.items()]
+    every = _compared(trials)
+    shown = every.loc[list(_sample(every, measure))].sort_values("best_value", ascending=measure.maximize)
+    values = shown["best_value"].astype(float)
+    columns = [_positions(shown[f"params.{name}"], distribution) for name, distribution in space.items()]
     points = np.column_stack([*columns, _scaled(values.to_numpy())])
-    lines = [np.column_stack([range(points.shape[1]), row]) for row in points]
+    pruned = (shown["state"] == "pruned").to_numpy()
+    lines, others = (
+        [np.column_stack([range(points.shape[1]), row]) for row in points[chosen]] for chosen in (~pruned, pruned)
+    )
     alpha = float(np.clip(60 / max(len(lines), 1), 0.15, 0.8))
+    thin: Any = {"linewidths": 0.7, "linestyles": "dashed", "colors": COLOUR["pruned"]}
+    axes.add_collection(LineCollection(others, alpha=float(np.clip(30 / max(len(others), 1), 0.1, 0.6)), **thin))
     # Ranks, not values: a few bad trials would take most of the colours.
     order = LineCollection(lines, array=np.linspace(0, 1, len(lines)), cmap="viridis_r", alpha=alpha, linewidths=1.2)
     axes.add_collection(order)
     if lines:
-        axes.plot(range(points.shape[1]), points[-1], color="black", linewidth=2.2)
+        axes.plot(range(points.shape[1]), lines[-1][:, 1], color="black", linewidth=2.2)
+    if others:
+        label = f"pruned ({len(others)})"
+        handle = Line2D([], [], color=COLOUR["pruned"], linewidth=0.7, linestyle="dashed", label=label)
+        figure.legend(handles=[handle], loc="outside lower center", frameon=False)
     axes.vlines(range(len(space) + 1), 0, 1, color="grey", linewidth=0.8)
     for position, (name, distribution) in enumerate(space.items()):
         for height, text in _ticks(distribution):
@@ -153,35 +169,43 @@ def plot_parallel(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], m
     assert bar.solids is not None
     bar.solids.set_alpha(1)
     bar.ax.set_yticklabels(["worst", "best"])
-    if len(complete) < len(every):
-        figure.suptitle(_sampled(len(complete), len(every)), fontsize=9)
+    if len(shown) < len(every):
+        figure.suptitle(_sampled(len(shown), len(every)), fontsize=9)
     return figure
 
 
 def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], measure: Measure) -> Figure:
-    """Return the value of the complete trials against each parameter; later trials are darker."""
-    complete = trials[trials["state"] == "complete"]
+    """Return the best value of complete and pruned trials against each parameter; later trials are darker."""
+    shown = _compared(trials)
     columns = 3
     rows = -(-len(space) // columns)
     figure, grid = make_figure(rows, columns, height=2.6, sharey=True)
-    values = complete["value"].astype(float)
-    edge = _edge(values, measure)
+    values = shown["best_value"].astype(float)
+    complete = values[shown["state"] == "complete"]
+    # Pruned trials are worse by their fewer intervals; they must not take most of the axis.
+    edge = _edge(values if complete.empty else complete, measure)
     beyond = measure.sign * values < measure.sign * edge
     dots: Any = None
+    handles: dict[str, Any] = {}
     for axes, (name, distribution) in zip(grid.flat, space.items(), strict=False):
         _set_slice_axis(axes, distribution)
-        chosen = complete[f"params.{name}"].dropna()
-        dots = axes.scatter(
-            _slice_positions(chosen, distribution),
-            values.where(~beyond, edge).loc[chosen.index],
-            c=chosen.index,
-            cmap="viridis_r",
-            vmin=0,
-            vmax=max(len(trials) - 1, 1),
-            s=_size(len(complete)),
-            alpha=0.8,
-            linewidths=0,
-        )
+        for state, marker, width in (("pruned", "x", 1.0), ("complete", "o", 0.0)):
+            chosen = shown.loc[shown["state"] == state, f"params.{name}"].dropna()
+            if chosen.empty:
+                continue
+            handles[state] = dots = axes.scatter(
+                _slice_positions(chosen, distribution),
+                values.where(~beyond, edge).loc[chosen.index],
+                c=chosen.index,
+                cmap="viridis_r",
+                vmin=0,
+                vmax=max(len(trials) - 1, 1),
+                s=_size(len(shown)),
+                marker=marker,
+                alpha=0.8,
+                linewidths=width,
+                label=state,
+            )
         axes.set(xlabel=name)
         _set_worse_end(axes, edge, measure)
         axes.grid(alpha=0.25)
@@ -195,7 +219,14 @@ def plot_slices(trials: pd.DataFrame, space: Mapping[str, BaseDistribution], mea
         )
         figure.suptitle(f"{beyond.sum()} trials {where}", fontsize=9)
     figure.colorbar(dots, ax=grid, fraction=0.03, pad=0.01, label="Trial")
+    if "pruned" in handles:
+        figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _compared(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that are compared by their params: those that are complete or pruned, and have a value."""
+    return trials[trials["state"].isin(["complete", "pruned"]) & trials["best_value"].notna()]
 
 
 def _set_slice_axis(axes: Axes, distribution: BaseDistribution) -> None:
@@ -222,7 +253,7 @@ def _slice_positions(values: pd.Series, distribution: BaseDistribution) -> Any:
         return values
     jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(values))
     # By value, not by text: a column with missing values holds its whole numbers as 8.0.
-    return np.array([distribution.choices.index(value) for value in values]) + jitter
+    return np.array([_index(value, distribution) for value in values]) + jitter
 
 
 def plot_timeline(trials: pd.DataFrame) -> Figure:
@@ -358,15 +389,20 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 def _positions(values: pd.Series, distribution: BaseDistribution) -> np.ndarray:
     """Return where on its axis, from 0 to 1, each value of a parameter lies; `_ABSENT` for none."""
     if isinstance(distribution, CategoricalDistribution):
-        choices, scale = distribution.choices, max(len(distribution.choices) - 1, 1)
-        # None may be a choice: its column then has no other missing values that could be distinguished from it.
-        return np.array([choices.index(value) / scale if value in choices else _ABSENT for value in values])
+        scale = max(len(distribution.choices) - 1, 1)
+        return np.array([_ABSENT if pd.isna(value) else _index(value, distribution) / scale for value in values])
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
     low, high = _range(distribution)
     if getattr(distribution, "log", False):
         numbers, low, high = np.log(numbers), np.log(low), np.log(high)
     scaled = (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
     return np.where(np.isnan(numbers), _ABSENT, scaled)
+
+
+def _index(value: Any, distribution: CategoricalDistribution) -> int:
+    """Return the index of a choice, given as in the trials' frame."""
+    choices = distribution.choices
+    return choices.index(None if value == CHOSEN_NONE and value not in choices else value)
 
 
 def _ticks(distribution: BaseDistribution) -> list[tuple[float, str]]:

@@ -48,7 +48,8 @@ class Results:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per interval (see `history_frame`)."""
-        return history_frame(self.stored)
+        # The measure of the study file: another tool's study does not say what its values are.
+        return history_frame(self.stored, self.measure)
 
     @cached_property
     def data(self) -> Dataset:

@@ -14,8 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.executors.trial_files import HISTORY
 from hpsearch.measure import Measure
 from hpsearch.search.stored_study import StoredStudy
-from hpsearch.search.trial_record import DIVERGED, RECORDED, TrialRecord, has_diverged
+from hpsearch.search.trial_record import DIVERGED, INFEASIBLE, RECORDED, TrialRecord, has_diverged, is_infeasible
 
+# None as the value of a choice, in a frame; as None it would be a missing value.
+CHOSEN_NONE = "None"
 # The number of best trials in a report.
 BEST_TRIALS = 10
 STATES = {
@@ -30,7 +32,9 @@ STATES = {
 def trials_frame(stored: StoredStudy) -> pd.DataFrame:
     """Return one row per trial, indexed by number: state, value, how and when it ended, and `params.*`.
 
-    A trial that diverged is stored as complete, with the worst value; here its state is `diverged`.
+    A parameter that a trial does not have is missing; a choice whose value is None is the text "None" (`CHOSEN_NONE`).
+    A trial that diverged is stored as complete, with the worst value, and one that did not meet a requirement as
+    failed; here their states are `diverged` and `infeasible`.
     """
     with _without_collection():
         trials = stored.optuna_study().get_trials(deepcopy=False)
@@ -55,13 +59,17 @@ def _without_collection() -> Iterator[None]:
 def _trial_row(trial: FrozenTrial, maximize: bool) -> dict[str, object]:
     return {
         "number": trial.number,
-        "state": DIVERGED if has_diverged(trial) else STATES[trial.state],
+        "state": _state(trial),
         "value": trial.value,
         **asdict(TrialRecord.of(trial, maximize=maximize)),
         "started": trial.datetime_start,
         "ended": trial.datetime_complete,
-        **{f"params.{name}": value for name, value in trial.params.items()},
+        **{f"params.{name}": CHOSEN_NONE if value is None else value for name, value in trial.params.items()},
     }
+
+
+def _state(trial: FrozenTrial) -> str:
+    return DIVERGED if has_diverged(trial) else INFEASIBLE if is_infeasible(trial) else STATES[trial.state]
 
 
 def best_frame(trials: pd.DataFrame, measure: Measure, count: int = BEST_TRIALS) -> pd.DataFrame:
@@ -70,13 +78,13 @@ def best_frame(trials: pd.DataFrame, measure: Measure, count: int = BEST_TRIALS)
     return complete.sort_values("value", ascending=not measure.maximize, kind="stable").head(count)
 
 
-def history_frame(stored: StoredStudy) -> pd.DataFrame:
+def history_frame(stored: StoredStudy, measure: Measure) -> pd.DataFrame:
     """Return one row per reported interval: trial number, interval, validation measure (from the database).
 
     The other columns of the trials' `history.csv` (epoch, step, losses, training measure, further measures, learning
     rate, seconds) are joined to it, and missing if a file is missing.
     """
-    column = f"validation_{stored.measure.column}"
+    column = f"validation_{measure.column}"
     trials = stored.optuna_study().get_trials(deepcopy=False)
     rows = [
         (trial.number, interval, value)

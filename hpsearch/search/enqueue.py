@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.errors import UsageError
+from hpsearch.errors import RequirementNotMet, UsageError
 from hpsearch.search.options import read_value
 from hpsearch.search.stored_study import StoredStudy
-from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe
-from hpsearch.study import Study
-from hpsearch.text import brief
+from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe, draw, middle
+from hpsearch.study import Recipe, Study
+from hpsearch.text import brief, short
 
 
 def parse_params(texts: Sequence[str], study: Study) -> Params:
     """Parse texts such as `lr=0.01` into params of the space. The sampler draws the parameters that are not given.
 
-    Raises UsageError for a name that is not in the space, a value out of range, and a parameter that no trial with
-    these values has.
+    Raises UsageError for a name that is not in the space, a value out of range, a parameter that no trial with these
+    values has, and values with which no configuration is found to meet the requirements of the recipe.
     """
     space = describe(study.trace)
     params: Params = {}
@@ -29,6 +29,7 @@ def parse_params(texts: Sequence[str], study: Study) -> Params:
             raise UsageError(f"{name} is given twice: first {name}={params[name]}, then {brief(value)}")
         params[name] = _value(space[name].parameter, value)
     _check_used(study, params, space)
+    _check_feasible(study, params)
     return params
 
 
@@ -54,6 +55,12 @@ class _Pinned(Space):
         self._space = space
         self._pinned = params
 
+    def require(self, condition: bool, message: str) -> None:
+        try:
+            self._space.require(condition, message)
+        finally:
+            self.unmet = self._space.unmet
+
     def _pick(self, parameter: Parameter) -> Any:
         if parameter.name in self._pinned:
             return parameter.check(self._pinned[parameter.name])
@@ -64,6 +71,22 @@ class _Pinned(Space):
         if isinstance(parameter, Float):
             return self._space.float(name, low, high, log=log, step=parameter.step, grid=grid)
         return self._space.int(name, parameter.low, parameter.high, log=log, step=parameter.step, grid=parameter.grid)
+
+
+def _check_feasible(study: Study, params: Mapping[str, Any]) -> None:
+    """Raise RequirementNotMet if the params alone do not meet a requirement, UsageError if no others are found to."""
+
+    def recipe(space: Space) -> Recipe:
+        return study.trace(_Pinned(space, params))
+
+    first = next(draw(recipe, 1, 0.0))
+    if first.unmet is not None and not first.params:
+        raise RequirementNotMet(first.unmet)
+    try:
+        middle(recipe)
+    except UsageError as error:
+        given = " ".join(f"{name}={short(value)}" for name, value in params.items())
+        raise UsageError(f"with {given}, {error}") from error
 
 
 def _check_used(study: Study, params: Mapping[str, Any], conditions: Mapping[str, Described]) -> None:

@@ -1,8 +1,8 @@
 """The fingerprint of a study: everything that affects its results, as short texts that error messages can quote.
 
-It covers the space, the data, the epochs and early stopping, the objects that the recipe builds, and the code used by
-the recipe and the data set. Comments, docstrings, figures, the number of trials and the order of definitions do not
-matter.
+It covers the space and its requirements, the data, the epochs and early stopping, the objects that the recipe builds,
+and the code used by the recipe and the data set. Comments, docstrings, figures, the number of trials and the order of
+definitions do not matter.
 """
 
 import ast
@@ -50,8 +50,10 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
     study = study_file.study
     built: dict[str, set[str]] = {part: set() for part in PARTS}
     names: dict[str, set[str]] = {part: set() for part in PARTS}
+    requirements: set[str] = set()
 
     def look(space: Space, recipe: Recipe | Training) -> None:
+        requirements.update(space.requirements)
         # Only the ends of ranges are recorded: at other points, the objects depend on the grid, which is not included.
         if not all(isinstance(p, Choice) or space.params[p.name] in (p.low, p.high) for p in space.parameters.values()):
             return
@@ -82,6 +84,7 @@ def describe_study(study_file: StudyFile, data: Dataset | None, seed: int) -> di
         "space": {
             name: f"{type(entry.parameter).__name__.lower()} {entry.parameter}" for name, entry in described.items()
         },
+        "requirements": dict.fromkeys(sorted(requirements), "required"),
         "training": training,
         "code": _code(study),
         "data": fingerprint(data) if data else {},

@@ -1,8 +1,10 @@
 """A plain Optuna objective that uses the same components as a run, for notebooks and `study.optimize`.
 
     objective = make_objective(study, data, "runs/notebook")
-    optuna.create_study(direction="maximize").optimize(objective, n_trials=20)
+    made = optuna.create_study(study_name="notebook", storage="sqlite:///hpsearch.db", direction="maximize")
+    made.optimize(objective, n_trials=20)
 
+If the study's name is that of the folder, as here, `open_results(..., name="notebook")` and `hpsearch report` find it.
 It has no workers, retries or queue: trials are trained in the calling process, one at a time, each from the start.
 """
 
@@ -16,7 +18,8 @@ from hpsearch.datasets import Dataset
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Died, Ended, InlineExecutor, Outcome, Reported, Task
 from hpsearch.executors.trial_files import remove_resume_points, trial_folder
-from hpsearch.search.trial_record import attrs_of, final_value
+from hpsearch.search.study_attrs import MEASURE, measure_attr
+from hpsearch.search.trial_record import REQUIRES, attrs_of, final_value
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.seeding import trial_seed
 from hpsearch.study import Study
@@ -28,9 +31,10 @@ def make_objective(
     """Return a function of an Optuna trial that trains it and returns the best value of the study's measure.
 
     It reports the measure of the validation examples after each interval, raises `optuna.TrialPruned` if Optuna prunes
-    the trial, and writes best weights and history to `folder/<trial number>`, replacing files of another study. For a
-    trial that diverges, it returns the worst value. The function raises UsageError for an Optuna study of another
-    direction or with several objectives, and HpsearchError with the traceback if training fails.
+    the trial or its params do not meet a requirement of the recipe, and writes best weights and history to
+    `folder/<trial number>`, replacing files of another study. For a trial that diverges, it returns the worst value.
+    The function raises UsageError for an Optuna study of another direction or with several objectives, and
+    HpsearchError with the traceback if training fails.
     """
     folder = Path(folder)
 
@@ -41,8 +45,17 @@ def make_objective(
                 f"study {trial.study.study_name}: the objective is {study.measure.name}: create the study with "
                 f'direction="{direction}"'
             )
+        if MEASURE not in trial.study.user_attrs:
+            trial.study.set_user_attr(MEASURE, measure_attr(study.measure))
         space = TrialSpace(trial)
-        study.trace(space)
+        try:
+            study.trace(space)
+        except Exception:
+            if space.unmet is None:
+                raise
+        if space.unmet is not None:
+            _store(trial, Outcome(reason="infeasible", error=f"{REQUIRES}{space.unmet}"))
+            raise optuna.TrialPruned(f"{REQUIRES}{space.unmet}")
         task = Task(
             number=trial.number,
             params=space.params,
@@ -56,8 +69,7 @@ def make_objective(
         with contextlib.closing(InlineExecutor(study, data)) as executor:
             executor.submit(task)
             outcome = _train(executor, trial)
-        for name, value in attrs_of(outcome).items():
-            trial.set_user_attr(name, value)
+        _store(trial, outcome)
         if outcome.reason == "failed":
             raise HpsearchError(outcome.error or "the training failed")
         remove_resume_points(task.folder)
@@ -68,6 +80,11 @@ def make_objective(
         return value
 
     return objective
+
+
+def _store(trial: optuna.Trial, outcome: Outcome) -> None:
+    for name, value in attrs_of(outcome).items():
+        trial.set_user_attr(name, value)
 
 
 def _train(executor: InlineExecutor, trial: optuna.Trial) -> Outcome:

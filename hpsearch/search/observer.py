@@ -14,8 +14,11 @@ class Observer:
     def opened(self, stored: StoredStudy, search: Search, loaded: Loaded) -> None:
         """The study was opened; its workers are started next."""
 
-    def counts(self, counts: dict[TrialState, int], limit: int) -> None:
-        """The number of trials in each state changed; `limit` trials are to be finished."""
+    def counts(self, counts: dict[TrialState, int], limit: int, infeasible: int = 0) -> None:
+        """The number of trials in each state changed; `limit` trials are to be finished.
+
+        Of those that failed, so many are `infeasible`.
+        """
 
     def started(self, task: Task, intervals_before: int) -> None:
         """A trial was submitted to a worker."""

@@ -3,6 +3,7 @@
 They include studies that minimise or have several objectives, and studies made by other tools.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +21,22 @@ from hpsearch.search.database import mask_passwords
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 from hpsearch.search.study_attrs import measure_from
-from hpsearch.search.trial_record import DIVERGED
+from hpsearch.search.trial_record import DIVERGED, INFEASIBLE, REQUIRES
 
 _REASON = models.TrialUserAttributeModel
-# The condition of `has_diverged`, in SQL.
-_DIVERGED = select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == f'"{DIVERGED}"')
+# The conditions of `has_diverged` and `is_infeasible`, in SQL.
+_DIVERGED, _INFEASIBLE = (
+    select(_REASON.trial_id).where(_REASON.key == "reason", _REASON.value_json == f'"{reason}"')
+    for reason in (DIVERGED, INFEASIBLE)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
     """Summary of a study. `best` is the best complete trial, or None if there is none or the objectives are several.
 
-    Trials that `diverged` are included in the complete ones in `counts`, and are never the best.
+    Trials that `diverged` are included in the complete ones in `counts`, and are never the best; `infeasible` ones are
+    included in the failed ones.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Overview:
     attrs: dict[str, Any]
     counts: dict[TrialState, int]
     diverged: int
+    infeasible: int
     best: FrozenTrial | None
 
     @property
@@ -74,7 +80,9 @@ def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
         studies = [study for study in studies if study.study_name == name]
         if not studies:
             raise UsageError(f"there is no study {name!r} in {where}: it has {known}")
-    counts, diverged = _counts(storage), _diverged(storage)
+    counts = _counts(storage)
+    diverged = _ended_by(storage, TrialState.COMPLETE, _DIVERGED)
+    infeasible = _ended_by(storage, TrialState.FAIL, _INFEASIBLE)
     return [
         Overview(
             name=study.study_name,
@@ -83,6 +91,7 @@ def overviews(storage: Storage, name: str | None = None) -> list[Overview]:
             attrs=study.user_attrs,
             counts=counts[study._study_id],
             diverged=diverged.get(study._study_id, 0),
+            infeasible=infeasible.get(study._study_id, 0),
             best=next(iter(best_trials(storage, study._study_id, study.directions, 1)), None),
         )
         for study in studies
@@ -99,11 +108,11 @@ def _counts(storage: Storage) -> dict[int, dict[TrialState, int]]:
     return counts
 
 
-def _diverged(storage: Storage) -> dict[int, int]:
+def _ended_by(storage: Storage, state: TrialState, trial_ids: Select[Any]) -> dict[int, int]:
     trials = models.TrialModel
     query = (
         select(trials.study_id, func.count())
-        .where(trials.state == TrialState.COMPLETE, trials.trial_id.in_(_DIVERGED))
+        .where(trials.state == state, trials.trial_id.in_(trial_ids))
         .group_by(trials.study_id)
     )
     with Session(storage.engine) as session:
@@ -135,15 +144,29 @@ def best_trials(storage: Storage, study_id: int, directions: Sequence[StudyDirec
 
 
 def last_failed(storage: Storage, study_id: int, count: int) -> list[FrozenTrial]:
-    """Return the last `count` failed trials, ordered by number."""
+    """Return the last `count` failed trials, ordered by number; infeasible ones are left out."""
     trials = models.TrialModel
     query = (
         select(trials.trial_id)
         .where(trials.study_id == study_id, trials.state == TrialState.FAIL)
+        .where(trials.trial_id.not_in(_INFEASIBLE))
         .order_by(trials.number.desc())
         .limit(count)
     )
     return _trials(storage, query)[::-1]
+
+
+def unmet_requirements(storage: Storage, study_id: int) -> dict[str, int]:
+    """Return how many infeasible trials of a study did not meet each requirement."""
+    trials, attrs = models.TrialModel, models.TrialUserAttributeModel
+    query = (
+        select(attrs.value_json, func.count())
+        .join(trials, trials.trial_id == attrs.trial_id)
+        .where(trials.study_id == study_id, attrs.key == "error", attrs.trial_id.in_(_INFEASIBLE))
+        .group_by(attrs.value_json)
+    )
+    with Session(storage.engine) as session:
+        return {str(json.loads(text)).removeprefix(REQUIRES): count for text, count in session.execute(query)}
 
 
 def _trials(storage: Storage, query: Select[Any]) -> list[FrozenTrial]:

@@ -3,26 +3,31 @@
 When a study is resumed, Optuna's seeded samplers draw the same values again. `PerTrialSampler` therefore creates a new
 sampler for each trial, seeded by (study seed, trial number): the params of a trial depend only on the seed, its number
 and the trials that had finished before.
+
+It also shows each sampler the trials that diverged or were turned away (infeasible) in the form from which the sampler
+learns to avoid them. Measured on made-up spaces of which 33 %, 55 % or 83 % is infeasible, of the last 30 of 60 trials
+so many were: with TPE, 11 to 15 instead of 27 to 30; with the Gaussian process, 3 instead of 30.
 """
 
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.errors import UsageError
 from hpsearch.search.options import Named, Positive, Range, Share, Whole, parse
 from hpsearch.search.study_view import StudyView, changed
-from hpsearch.search.trial_record import has_diverged
+from hpsearch.search.trial_record import has_diverged, is_infeasible
 from hpsearch.search.trial_space import distribution
 from hpsearch.seeding import derive_seed
-from hpsearch.space import Params, describe, grid_points
+from hpsearch.space import Params, describe, grid_points, middle
 from hpsearch.study import Study as Definition
 
 
@@ -30,12 +35,16 @@ class PerTrialSampler(BaseSampler):
     """Samples each trial with a sampler `make(seed)` of its own, with a seed for the trial.
 
     Relative (joint) sampling uses one random stream for each trial. Independent sampling uses one for each trial and
-    parameter, so that a trial interrupted between two parameters later draws the same values for the rest.
+    parameter, so that a trial interrupted between two parameters later draws the same values for the rest. The samplers
+    draw from the trials that `view` shows of the study; which parameters there are, they infer from those of the study.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(
+        self, make: Callable[[int], BaseSampler], seed: int, view: Callable[[Study], Study] = lambda study: study
+    ) -> None:
         self._make = make
         self._seed = seed
+        self._view = view
         self._current: dict[int, BaseSampler] = {}
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
@@ -56,14 +65,14 @@ class PerTrialSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Sample jointly, from the stream of the trial."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._of(trial).sample_relative(self._view(study), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Sample one parameter, from the stream of the trial and parameter."""
         sampler = self._make(_seed32(self._seed, trial.number, param_name))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        return sampler.sample_independent(self._view(study), trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Call `after_trial` of the trial's sampler, and discard the sampler."""
@@ -105,29 +114,67 @@ class _Sobol(optuna.samplers.QMCSampler):
         return self._number
 
 
-class _TPE(optuna.samplers.TPESampler):
-    """TPE that ranks trials that diverged below all others.
+def _pruned_first(study: Study) -> Study:
+    """Show trials that diverged or are infeasible as pruned before their first report, the lowest rank in TPE.
 
-    Such a trial is complete, with the worst value. But TPE ranks every complete trial above every pruned one, so if few
-    are complete, it would count one that diverged among the good ones.
+    A trial that diverged is complete, with the worst value. But TPE ranks every complete trial above every pruned one,
+    so if few are complete, it would count one that diverged among the good ones.
     """
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return super().sample_relative(StudyView(study, _diverged_last), trial, search_space)
+    def transform(trial: FrozenTrial) -> FrozenTrial:
+        if not (has_diverged(trial) or is_infeasible(trial)):
+            return trial
+        return changed(trial, state=TrialState.PRUNED, intermediate_values={})
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return super().sample_independent(StudyView(study, _diverged_last), trial, param_name, param_distribution)
+    return StudyView(study, transform)
 
 
-def _diverged_last(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial that diverged as one pruned before its first report, the lowest rank in TPE."""
-    if not has_diverged(trial):
-        return trial
-    return changed(trial, state=TrialState.PRUNED, intermediate_values={})
+def _with_constraint(study: Study) -> Study:
+    """Show infeasible trials as complete with the worst value so far, violating a constraint that all others meet.
+
+    The Gaussian process models the constraint apart from the value. Without one, it would learn nothing where the only
+    value so far is also the worst.
+    """
+    trials = study._get_trials(deepcopy=False, use_cache=True)
+    if not any(map(is_infeasible, trials)):
+        return study
+    worst = _worst_value(study, trials)
+
+    def transform(trial: FrozenTrial) -> FrozenTrial:
+        infeasible = is_infeasible(trial)
+        if not infeasible and trial.state != TrialState.COMPLETE:
+            return trial
+        shown = changed(trial, system_attrs=dict(trial.system_attrs))
+        shown.set_constraint("requirements", 1.0 if infeasible else -1.0)
+        return changed(shown, state=TrialState.COMPLETE, values=[worst]) if infeasible else shown
+
+    return StudyView(study, transform)
+
+
+def _beyond_worst(study: Study) -> Study:
+    """Show infeasible trials as complete with a value worse than all others, for samplers that compare ranks."""
+    trials = study._get_trials(deepcopy=False, use_cache=True)
+    worse = _worst_value(study, trials) + (-1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
+
+    def transform(trial: FrozenTrial) -> FrozenTrial:
+        return changed(trial, state=TrialState.COMPLETE, values=[worse]) if is_infeasible(trial) else trial
+
+    return StudyView(study, transform)
+
+
+def _worst_value(study: Study, trials: Iterable[FrozenTrial]) -> float:
+    values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    worst = min if study.direction == StudyDirection.MAXIMIZE else max
+    return worst((value for value in values if math.isfinite(value)), default=0.0)
+
+
+# Random and quasi-random samplers do not learn; a grid leaves out the points that are infeasible.
+VIEWS: dict[str, Callable[[Study], Study]] = {
+    "tpe": _pruned_first,
+    "gp": _with_constraint,
+    "cmaes": _beyond_worst,
+    "nsga2": _beyond_worst,
+}
 
 
 def _random(seed: int) -> BaseSampler:
@@ -152,7 +199,7 @@ def _tpe(
     group: bool = True,
     constant_liar: bool = True,
 ) -> BaseSampler:
-    return _TPE(
+    return optuna.samplers.TPESampler(
         seed=seed,
         n_startup_trials=n_startup_trials,
         n_ei_candidates=n_ei_candidates,
@@ -258,16 +305,25 @@ def make_sampler(named: Named, seed: int, study: Definition | None = None) -> Ba
         make(0)
     except (TypeError, ValueError) as error:
         raise UsageError(f"sampler {named.text!r}: {error}") from error
-    return PerTrialSampler(make, seed)
+    return PerTrialSampler(make, seed, VIEWS.get(named.name, lambda study: study))
 
 
-def fixed_points(named: Named, study: Definition) -> list[Params] | None:
+def fixed_points(
+    named: Named, study: Definition, left_out: Callable[[str], None] = lambda message: None
+) -> list[Params] | None:
     """Return the points that are assigned to new trials in order, or None if the sampler draws them.
 
-    The list is empty for `manual`, which runs only enqueued trials. Raises UsageError for a grid over a float without
-    `grid=`.
+    The list is empty for `manual`, which runs only enqueued trials. `left_out` is called for the grid points that do
+    not meet a requirement. Raises UsageError for a grid over a float without `grid=`, and if no point, or of many
+    configurations none, meets the requirements of the recipe.
     """
-    return {"grid": lambda: grid_points(study.trace), "manual": list}.get(named.name, lambda: None)()
+    if named.name == "grid":
+        return grid_points(study.trace, left_out=left_out)
+    if named.name == "manual":
+        return []
+    # There is a middle only if a configuration is found that meets them.
+    middle(study.trace)
+    return None
 
 
 def _quietly(factory: Callable[..., BaseSampler], options: dict[str, Any], seed: int) -> BaseSampler:

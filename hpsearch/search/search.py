@@ -1,8 +1,9 @@
 """The definition of a search: a study, a strategy, limits and where all of it is stored."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpsearch.datasets import Dataset, length
@@ -44,8 +45,8 @@ class Search:
 
     `name` is the name of the study in the database `storage`; its files are in the folder `runs`. Without a `seed`, the
     stored one is used, or that of the study file. With `fresh`, a new study is created even if one of the same name
-    exists. New trials get the `points` in order; if `points` is None, the strategy draws them. Without `workers`,
-    trials are trained in this process, one at a time.
+    exists. New trials get the `points` in order; if `points` is None, the strategy draws them. `left_out` counts the
+    grid points that do not meet a requirement. Without `workers`, trials are trained in this process, one at a time.
     """
 
     study_file: StudyFile
@@ -57,6 +58,7 @@ class Search:
     seed: int | None = None
     fresh: bool = False
     points: Sequence[Params] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     device: str = "cpu"
     workers: int = 0
 
@@ -92,8 +94,9 @@ class Search:
         study_file = load_study(study) if isinstance(study, str) else study
         definition = study_file.study
         strategy = Strategy.of(sampler or definition.sampler, pruner or definition.pruner)
+        left_out: Counter[str] = Counter()
         with users_code(study_file.path):
-            points = strategy.points(definition)
+            points = strategy.points(definition, lambda message: left_out.update([message]))
         return cls(
             study_file=study_file,
             strategy=strategy,
@@ -104,6 +107,7 @@ class Search:
             seed=seed,
             fresh=fresh,
             points=points,
+            left_out=left_out,
             device=device,
             workers=workers,
         )

@@ -38,6 +38,7 @@ from hpsearch.errors import HpsearchError, TrialLost, UsageError
 from hpsearch.search import postgres, sqlite
 from hpsearch.search.database import check_url, is_outage, mask_passwords, missing_driver, reason
 from hpsearch.search.owner import Owner, Watch
+from hpsearch.search.trial_record import INFEASIBLE
 
 OWNER = "hpsearch:owner"
 CLAIM = "hpsearch:claim"
@@ -341,6 +342,19 @@ class Storage(RDBStorage):
         """Return the number of trials in each state."""
         with self._read() as session:
             return self._counts(session, study_id)
+
+    def infeasible(self, study_id: int) -> int:
+        """Return the number of trials that did not meet the requirements; `counts` has them among the failed ones."""
+        trials, attrs = models.TrialModel, models.TrialUserAttributeModel
+        query = (
+            select(func.count())
+            .select_from(trials)
+            .join(attrs, and_(attrs.trial_id == trials.trial_id, attrs.key == "reason"))
+            .where(trials.study_id == study_id, trials.state == TrialState.FAIL)
+            .where(attrs.value_json == json.dumps(INFEASIBLE))
+        )
+        with self._read() as session:
+            return session.scalar(query) or 0
 
     def others_running(self, study_id: int) -> int:
         """Return the number of running trials that belong to other supervisors."""

@@ -1,5 +1,6 @@
 """A strategy: how configurations are drawn (the sampler), and which trials are stopped early (the pruner)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna.pruners import BasePruner
@@ -49,13 +50,13 @@ class Strategy:
         """
         return make_pruner(self.pruner, intervals, seed)
 
-    def points(self, study: Study) -> list[Params] | None:
+    def points(self, study: Study, left_out: Callable[[str], None] = lambda message: None) -> list[Params] | None:
         """Return the params that new trials get in order, or None if the sampler draws them.
 
-        The list is empty for `manual`, which runs only enqueued trials. Raises UsageError for a grid over a float
-        without `grid=`.
+        The list is empty for `manual`, which runs only enqueued trials. `left_out` is called for the grid points that
+        do not meet a requirement. Raises UsageError as `fixed_points` does.
         """
-        return fixed_points(self.sampler, study)
+        return fixed_points(self.sampler, study, left_out)
 
     def plan(self, intervals: int, unit: str = "interval") -> str | None:
         """Return, in one line, when a Hyperband pruner compares trials, or None for another pruner."""

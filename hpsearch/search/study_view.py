@@ -12,7 +12,10 @@ INTERVALS = "hpsearch:intervals"
 
 
 class StudyView(optuna.Study):
-    """A view of `study` in which `transform` is applied to every trial. Writes go to the storage of the study."""
+    """A view of `study` in which `transform` is applied to every trial, and may change its state.
+
+    Writes go to the storage of the study.
+    """
 
     def __init__(self, study: optuna.Study, transform: Callable[[FrozenTrial], FrozenTrial]) -> None:
         # It shares the connection, cache and sampler of the study.
@@ -22,7 +25,9 @@ class StudyView(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [self._transform(trial) for trial in super()._get_trials(deepcopy, states, use_cache)]
+        # The state is one of the things that may be changed.
+        trials = map(self._transform, super()._get_trials(deepcopy, None, use_cache))
+        return [trial for trial in trials if states is None or trial.state in states]
 
 
 def changed(trial: FrozenTrial, **attributes: Any) -> FrozenTrial:

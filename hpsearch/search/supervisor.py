@@ -9,6 +9,7 @@ import contextlib
 import enum
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +17,14 @@ import optuna
 from optuna.trial import TrialState
 
 from hpsearch.datasets import length
-from hpsearch.errors import CannotContinue, HpsearchError, StorageUnavailable, TooManyFailures, TrialLost
+from hpsearch.errors import (
+    CannotContinue,
+    HpsearchError,
+    NoneFeasible,
+    StorageUnavailable,
+    TooManyFailures,
+    TrialLost,
+)
 from hpsearch.executors import Died, Ended, Event, Executor, Outcome, Reported, Task, Verdict, Warned
 from hpsearch.executors.trial_files import BEST_WEIGHTS, remove_resume_points
 from hpsearch.interrupts import handling
@@ -29,9 +37,19 @@ from hpsearch.search.search import Loaded, Search
 from hpsearch.search.storage import FINISHED, Claim
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.search.study_view import INTERVALS
-from hpsearch.search.trial_record import RETRIES, attrs_of, final_state, final_value, ranked, trained_intervals
+from hpsearch.search.trial_record import (
+    INFEASIBLE,
+    REQUIRES,
+    RETRIES,
+    attrs_of,
+    final_state,
+    final_value,
+    ranked,
+    trained_intervals,
+)
 from hpsearch.search.trial_space import TrialSpace
 from hpsearch.seeding import trial_seed
+from hpsearch.space import counted
 from hpsearch.training import IntervalReport
 
 TICK_SECONDS = 0.1
@@ -39,6 +57,7 @@ OTHERS_SECONDS = 2.0
 STOP_SECONDS = 3.0
 FIRST_FAILURES = 5
 FAILURES_IN_A_ROW = 10
+INFEASIBLE_IN_A_ROW = 200
 
 End = Literal["done", "interrupted", "timeout"]
 
@@ -149,6 +168,7 @@ class Supervisor:
         self._none_left = False
         self._finished_here = 0
         self._failures_in_a_row = 0
+        self._unmet_in_a_row: Counter[str] = Counter()
         self._others_running = 0
         self._intervals = 0
         self._recount = True
@@ -158,7 +178,8 @@ class Supervisor:
     def run(self) -> End:
         """Run trials until enough are finished, the time is over, or Ctrl-C; return which.
 
-        Raises TooManyFailures, CannotContinue or StorageUnavailable if the run cannot continue. In all cases, every
+        Raises TooManyFailures, CannotContinue or StorageUnavailable if the run cannot continue, and NoneFeasible if no
+        configuration out of many meets the requirements of the recipe. In all cases, every
         trial is stored as finished or is in the queue with its resume point.
         """
         with handling(self._on_interrupt), self._heartbeat:
@@ -225,11 +246,12 @@ class Supervisor:
         if failure is not None:
             self._end(held, failure)
             return
+        self._unmet_in_a_row.clear()
         self._executor.submit(held.task)
         self._observer.started(held.task, held.last_interval)
 
     def _draw(self, claim: Claim) -> tuple[_Held, Outcome | None]:
-        """Draw the params of a claimed trial; if its recipe fails, also return the outcome."""
+        """Draw the params of a claimed trial; if its recipe fails or turns them away, also return the outcome."""
         study = self._stored.optuna_study(self._sampler, self._pruner)
         study.get_trials(deepcopy=False)
         trial = optuna.Trial(study, claim.trial_id)
@@ -244,6 +266,8 @@ class Supervisor:
             if is_outage(error) or isinstance(error, TrialLost):
                 raise
             failure = Outcome(reason="failed", error=_explain(error))
+        if space.unmet is not None:
+            failure = Outcome(reason="infeasible", error=f"{REQUIRES}{space.unmet}")
         task = Task(
             number=trial.number,
             params=space.params,
@@ -322,7 +346,19 @@ class Supervisor:
         self._count_failures(outcome)
 
     def _count_failures(self, outcome: Outcome) -> None:
-        """Count failures in a row. Raises TooManyFailures if there are too many after this outcome."""
+        """Count failures in a row, and infeasible trials in a row.
+
+        Raises TooManyFailures or NoneFeasible if there are too many after this outcome.
+        """
+        if outcome.reason == INFEASIBLE:
+            self._unmet_in_a_row[str(outcome.error).removeprefix(REQUIRES)] += 1
+            if (count := self._unmet_in_a_row.total()) >= INFEASIBLE_IN_A_ROW:
+                raise NoneFeasible(
+                    f"none of {count} configurations in a row meets the requirements of the recipe "
+                    f"({counted(self._unmet_in_a_row)}), so the run stopped: widen the requirements or narrow the "
+                    f"space; hpsearch check shows how many of its configurations meet them"
+                )
+            return
         if final_state(outcome) != TrialState.FAIL:
             self._finished_here += 1
             self._failures_in_a_row = 0
@@ -442,7 +478,9 @@ class Supervisor:
             self._executor.kill(held.number)
 
     def _count(self) -> None:
-        self._observer.counts(self._storage.counts(self._stored.study_id), self._limits.n_trials)
+        study_id = self._stored.study_id
+        counts, infeasible = self._storage.counts(study_id), self._storage.infeasible(study_id)
+        self._observer.counts(counts, self._limits.n_trials, infeasible)
         self._recount = False
 
     # Shutdown.

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 # A trial that diverges is complete, with the worst value, because some samplers learn only from complete trials.
 DIVERGED = "diverged"
+# A trial whose configuration does not meet a requirement of the recipe is not trained. It is stored as failed, so that
+# it counts as none of a run's trials; `samplers` shows it to each sampler as one from which it learns.
+INFEASIBLE = "infeasible"
+# Its error: this and the requirement.
+REQUIRES = "requires "
 STATES = {
     "target": TrialState.COMPLETE,
     "patience": TrialState.COMPLETE,
@@ -23,6 +28,7 @@ STATES = {
     DIVERGED: TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
+    INFEASIBLE: TrialState.FAIL,
 }
 # The reasons of trials that another tool finished.
 _OTHERS_REASONS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -34,7 +40,7 @@ class TrialRecord:
     """The user attributes of a trial; those that are unknown are None.
 
     `best_value` is the best value of the study's measure, reached at interval `best_interval`; `seconds` is the time
-    of training.
+    of training. `multiply_adds` and latencies are those of `hpsearch.cost.Cost`.
     """
 
     best_value: float | None = None
@@ -43,6 +49,9 @@ class TrialRecord:
     reason: str | None = None
     seconds: float | None = None
     parameters: int | None = None
+    multiply_adds: int | None = None
+    latency_ms: float | None = None
+    batch_latency_ms: float | None = None
     retries: int | None = None
     error: str | None = None
 
@@ -68,6 +77,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "reason": (str,),
     "seconds": _NUMBER,
     "parameters": (int,),
+    "multiply_adds": (int,),
+    "latency_ms": _NUMBER,
+    "batch_latency_ms": _NUMBER,
     RETRIES: (int,),
     "error": (str,),
 }
@@ -107,12 +119,17 @@ def final_value(outcome: "Outcome", reports: Mapping[int, float], worst: float) 
     if outcome.reason == "pruned":
         # As in Optuna, the value of a pruned trial is its last report.
         return reports[max(reports)] if reports else None
-    return None if outcome.reason == "failed" else outcome.best_value
+    return None if final_state(outcome) == TrialState.FAIL else outcome.best_value
 
 
 def has_diverged(trial: FrozenTrial) -> bool:
     """Whether a complete trial diverged: it then has the worst value and is never the best."""
     return bool(trial.user_attrs.get("reason") == DIVERGED)
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether a trial was turned away because its configuration does not meet a requirement of the recipe."""
+    return bool(trial.user_attrs.get("reason") == INFEASIBLE)
 
 
 def ranked(trials: Iterable[FrozenTrial], measure: Measure) -> list[FrozenTrial]:

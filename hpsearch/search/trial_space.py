@@ -9,7 +9,13 @@ from hpsearch.space import Choice, Float, Parameter, Space
 
 
 class TrialSpace(Space):
-    """A space in which an Optuna trial suggests the params. A parameter that the trial already has keeps its value."""
+    """A space in which an Optuna trial suggests the params. A parameter that the trial already has keeps its value.
+
+    A requirement that is not met does not end the recipe: samplers that model parameters jointly learn only from trials
+    that have all of them. It is in `unmet` afterwards, also if the recipe fails because of it.
+    """
+
+    goes_on = True
 
     def __init__(self, trial: optuna.trial.BaseTrial) -> None:
         super().__init__()
