@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hpsearch.datasets import length
-from hpsearch.training import Run, take
+from hpsearch.loading import take
+from hpsearch.training import Run, forward
 
 # For each latency, forward passes are timed for `SECONDS`, at most `PASSES` of them, and at least `FEWEST` after a
 # warm-up unless these take longer than `MOST_SECONDS`.
@@ -56,7 +58,7 @@ def _or_none(measure: Callable[[], Any]) -> Any:
         return None
 
 
-def count_multiply_adds(model: Callable[[Any], Any], inputs: Any) -> int | None:
+def count_multiply_adds(model: nn.Module, inputs: Any) -> int | None:
     """Return the multiply-adds of a forward pass, by torch's `FlopCounterMode`, or None if it counts none.
 
     Element-wise operations are not counted.
@@ -65,7 +67,7 @@ def count_multiply_adds(model: Callable[[Any], Any], inputs: Any) -> int | None:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), _countable(), FlopCounterMode(display=False) as counter:
-        model(inputs)
+        forward(model, inputs)
     return int(counter.get_total_flops()) // 2 or None
 
 
@@ -97,7 +99,7 @@ def _timed(run: Run, inputs: Any) -> float:
     _synchronize(run.device)
     began = time.perf_counter()
     with torch.no_grad():
-        run.model(inputs)
+        forward(run.model, inputs, run.precision)
     _synchronize(run.device)
     return time.perf_counter() - began
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
-from hpsearch.cost import measure_cost
+from hpsearch.cost import Cost, measure_cost
 from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost, WorkerDied
 from hpsearch.executors.fence import Fence
@@ -22,7 +22,7 @@ from hpsearch.measure import Measure
 from hpsearch.own_run import start_run
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
-from hpsearch.training import IntervalReport
+from hpsearch.training import IntervalReport, Run
 
 Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "infeasible", "interrupted", "lost"]
 
@@ -219,7 +219,8 @@ class _Training:
         """Return the outcome, after writing it to disk in case the supervisor ends before it has stored it."""
         if self.best is not None:
             self._save_best()
-        outcome = replace(self._outcome(reason, error), **asdict(measure_cost(self.run)))
+        cost = measure_cost(self.run) if isinstance(self.run, Run) else Cost()
+        outcome = replace(self._outcome(reason, error), **asdict(cost))
         self._save_resume_point(outcome)
         return outcome
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.errors import RequirementNotMet, UsageError
+from hpsearch.own_training import Training
 from hpsearch.search.options import read_value
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe, draw, middle
@@ -76,7 +77,7 @@ class _Pinned(Space):
 def _check_feasible(study: Study, params: Mapping[str, Any]) -> None:
     """Raise RequirementNotMet if the params alone do not meet a requirement, UsageError if no others are found to."""
 
-    def recipe(space: Space) -> Recipe:
+    def recipe(space: Space) -> Recipe | Training:
         return study.trace(_Pinned(space, params))
 
     first = next(draw(recipe, 1, 0.0))
