@@ -599,4 +599,4 @@ def test_ragged_sequences_from_check_to_retrain(tmp_path: Path) -> None:
     assert (folder / "card.md").exists()
     # There is no exported program, which is said in one line.
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("hpsearch: everything is written except the exported program: ")
+    assert done.stderr.splitlines()[-1].startswith("hpsearch: everything is written except model.pt2: ")

@@ -291,7 +291,7 @@ def test_a_users_own_preprocessing_is_part_of_the_file() -> None:
     check_preprocessing(dataset)
     model = nn.Linear(2, 2)
     program = export_program(model, dataset)
-    assert program.description["input"] == {"dtype": "int64", "shape": ["N", 2], "preprocessing": True}
+    assert program.description["input"] == {"form": {"dtype": "int64", "shape": ["N", 2]}, "preprocessing": True}
     expected = model(raw.float() * 2).softmax(dim=1)
     torch.testing.assert_close(load_program(program.content)(raw), expected)
     # Also for a torch data set, whose raw examples may be the first ones only.
@@ -303,13 +303,13 @@ def test_a_users_own_preprocessing_is_part_of_the_file() -> None:
 
 def test_what_a_users_own_preprocessing_says_of_raw_examples_is_in_the_file() -> None:
     module = Doubling()
-    module.about = {"kind": "image", "taken": date(2026, 1, 2), "dtype": "none"}
+    module.about = {"kind": "image", "taken": date(2026, 1, 2), "form": "none"}
     raw = torch.arange(12).reshape(6, 2)
     program = export_program(nn.Linear(2, 2), own(module, raw, raw.float() * 2))
     files = {"model.json": ""}
     torch.export.load(io.BytesIO(program.content), extra_files=files)
     said = json.loads(files["model.json"])["input"]
-    assert (said["kind"], said["taken"], said["dtype"]) == ("image", "2026-01-02", "int64")
+    assert (said["kind"], said["taken"], said["form"]["dtype"]) == ("image", "2026-01-02", "int64")
     assert "raw = torch.zeros(1, 2, dtype=torch.int64)" in usage(program, None, CrossEntropy())
 
 
@@ -317,7 +317,7 @@ def test_without_preprocessing_the_file_takes_inputs_of_their_type_only() -> Non
     inputs = torch.randn(6, 2)
     model = nn.Linear(2, 2)
     program = export_program(model, own(None, None, inputs))
-    assert program.description["input"] == {"dtype": "float32", "shape": ["N", 2], "preprocessing": False}
+    assert program.description["input"] == {"form": {"dtype": "float32", "shape": ["N", 2]}, "preprocessing": False}
     loaded = load_program(program.content)
     torch.testing.assert_close(loaded(inputs), model(inputs).softmax(dim=1))
     for wrong in (inputs.double(), inputs.to(torch.uint8)):
@@ -420,3 +420,91 @@ def test_missing_packages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UsageError, match=r"^--onnx needs .*onnxscript.*: pip install 'hpsearch\[onnx\]'$"):
         check_onnx()
+
+
+class Sentences(torch.utils.data.Dataset[tuple[list[int], int]]):
+    """Sequences of different length."""
+
+    def __init__(self) -> None:
+        draw = np.random.default_rng(0)
+        self.sentences = [draw.integers(1, 50, draw.integers(3, 9)).tolist() for _ in range(30)]
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __getitem__(self, index: int) -> tuple[list[int], int]:
+        return self.sentences[index], index % 3
+
+
+def padded(examples: list[tuple[list[int], int]]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    tokens = nn.utils.rnn.pad_sequence([torch.tensor(tokens) for tokens, _ in examples], batch_first=True)
+    lengths = torch.tensor([len(tokens) for tokens, _ in examples])
+    return {"tokens": tokens, "lengths": lengths}, torch.tensor([target for _, target in examples])
+
+
+class Reader(nn.Module):
+    """The outputs of a recurrent network at the end of each sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 8)
+        self.network = nn.GRU(8, 6, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        states, _ = self.network(self.embedding(tokens))
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
+        outputs: torch.Tensor = self.head(states.gather(1, last).squeeze(1))
+        return outputs
+
+
+def test_sequences_of_any_length_have_a_program() -> None:
+    examples, model = Sentences(), Reader()
+    dataset = Dataset(train=examples, validation=examples, test=examples, classes=("a", "b", "c"), collate=padded)
+    program = export_program(model, dataset)
+    assert program.error is None
+    form = {"tokens": {"dtype": "int64", "shape": ["N", "L"]}, "lengths": {"dtype": "int64", "shape": ["N"]}}
+    assert program.description["input"] == {"form": form, "preprocessing": False}
+    loaded = load_program(program.content)
+    for indices in ([0], [3, 4, 5], range(30)):
+        raw, _ = padded([examples[index] for index in indices])
+        torch.testing.assert_close(loaded(raw), model(**raw).softmax(dim=1))
+    for wrong in ({**raw, "tokens": raw["tokens"].int()}, {"tokens": raw["tokens"]}, raw["tokens"]):
+        with pytest.raises((AssertionError, RuntimeError, ValueError)):
+            loaded(wrong)
+    page = usage(program, None, CrossEntropy())
+    assert "It takes a dict of tokens: int64 (N, L), lengths: int64 (N,), any number N of examples" in page
+    assert (
+        'raw = {"tokens": torch.zeros(1, 20, dtype=torch.int64), "lengths": torch.zeros(1, dtype=torch.int64)}' in page
+    )
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = export_onnx(program, model, dataset)
+    assert onnx.error is None
+    session = onnxruntime.InferenceSession(onnx.content)
+    fed = {f"raw_{name}": tensor.numpy() for name, tensor in raw.items()}
+    np.testing.assert_allclose(session.run(None, fed)[0], loaded(raw).detach().numpy(), atol=1e-5)
+    assert '{"raw_tokens": raw["tokens"].numpy(), "raw_lengths": raw["lengths"].numpy()}' in usage(
+        program, onnx, CrossEntropy()
+    )
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 2)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.layer(torch.cat([left, right], dim=1))
+        return outputs
+
+
+def test_several_inputs_are_a_list() -> None:
+    left, right = torch.randn(6, 2), torch.randn(6, 3)
+    examples: Any = [((left[index], right[index]), index % 2) for index in range(6)]
+    dataset = Dataset(train=examples, validation=examples, test=examples, classes=("no", "yes"))
+    model = Both()
+    program = export_program(model, dataset)
+    assert program.error is None
+    torch.testing.assert_close(load_program(program.content)([left, right]), model(left, right).softmax(dim=1))
+    page = usage(program, None, CrossEntropy())
+    assert "raw = [torch.zeros(1, 2, dtype=torch.float32), torch.zeros(1, 3, dtype=torch.float32)]" in page

@@ -10,7 +10,7 @@ import importlib.util
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hpsearch.datasets import Dataset, length
 from hpsearch.errors import UsageError
-from hpsearch.loading import source, take
+from hpsearch.loading import call, source, take
 from hpsearch.optim import has_one_output
 
 # The largest difference allowed between the answers of the model and of the exported program.
@@ -78,24 +78,32 @@ class _Answering(nn.Module):
 
     def __init__(self, preprocessing: nn.Module | None, model: nn.Module, answers: str) -> None:
         super().__init__()
-        self.preprocessing = preprocessing or nn.Identity()
+        self.preprocessing = preprocessing
         self.model = model
         self.answers = ANSWERS[answers]
 
-    def forward(self, raw: Tensor) -> Tensor:
-        # Otherwise the program could give wrong answers to examples of another type, such as images from 0 to 1. Nor
-        # does torch.export check the number of dimensions, of which `permute` needs the same.
-        torch._assert_tensor_metadata(raw, dtype=raw.dtype)
-        inputs = self.preprocessing(raw.permute(*range(raw.dim())))
-        answers: Tensor = self.answers(self.model(inputs))
+    def forward(self, raw: Any) -> Tensor:
+        raw = _mapped(_checking, raw)
+        inputs = raw if self.preprocessing is None else self.preprocessing(raw)
+        answers: Tensor = self.answers(call(self.model, inputs))
         return answers
+
+
+def _checking(raw: Tensor) -> Tensor:
+    """Return a tensor, which must be of this type and number of dimensions whenever the program is called.
+
+    Without that it could give wrong answers to examples of another type, such as images from 0 to 1. The sizes are
+    checked by torch.export, but not how many they are, of which `permute` needs the same.
+    """
+    torch._assert_tensor_metadata(raw, dtype=raw.dtype)
+    return raw.permute(*range(raw.dim()))
 
 
 def check_preprocessing(data: Dataset) -> None:
     """Raise UsageError if a data set's preprocessing does not make the test split's inputs of its raw examples."""
     if data.preprocessing is None or data.test is None:
         return
-    raw, inputs = _examples(data)
+    raw, inputs = _batch(data, _places(data))
     preprocessing = copy.deepcopy(data.preprocessing).cpu().eval()
     try:
         with torch.no_grad():
@@ -104,13 +112,14 @@ def check_preprocessing(data: Dataset) -> None:
         message = f"dataset: preprocessing fails on raw_test: {type(error).__name__}: {' '.join(str(error).split())}"
         # The traceback contains the user's lines.
         raise UsageError(message).with_traceback(error.__traceback__) from error
-    if not isinstance(made, Tensor) or made.shape != inputs.shape or made.dtype != inputs.dtype:
-        got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+    got, expected = dict(_tensors(made)), dict(_tensors(inputs))
+    forms = [{name: (tensor.dtype, tensor.shape) for name, tensor in each.items()} for each in (got, expected)]
+    if forms[0] != forms[1]:
         raise UsageError(
-            f"dataset: preprocessing makes {got} of raw_test, but the test split has {inputs.dtype} "
-            f"{tuple(inputs.shape)}: they must be the same examples"
+            f"dataset: preprocessing makes {_described(got)} of raw_test, but the test split has "
+            f"{_described(expected)}: they must be the same examples"
         )
-    difference = float((made - inputs).abs().max())
+    difference = _difference([got[name] for name in got], [expected[name] for name in got])
     if not difference <= TOLERANCE:
         raise UsageError(
             f"dataset: what preprocessing makes of raw_test differs from the test split's inputs by {difference:g}: "
@@ -125,25 +134,26 @@ def export_program(model: nn.Module, data: Dataset, answers: str = "classes", **
     those of the test split. Its `error` is set if its answers differ by more than `TOLERANCE`, or if the model cannot
     be exported.
     """
-    batch = torch.export.Dim("batch", min=1, max=65_536)
     buffer = io.BytesIO()
     # The errors of torch.export for models that it cannot export are not documented.
     try:
-        raw, inputs = _examples(data)
         model = _copied(model)
-        expected = _answers(model, inputs, answers)
-        description = _described(data, raw, expected, answers) | about
+        batches = _batches(data)
+        expected = [_answers(model, inputs, answers) for _, inputs in batches]
         whole = _Answering(data.preprocessing, model, answers).eval()
+        raw = _two(data)
         with _quiet():
-            # Two examples, because torch.export takes a batch of one for a constant; copied, because the program keeps
-            # them, with all the memory that they are a view of.
-            program = torch.export.export(whole, (raw[[0, -1]],), dynamic_shapes=({0: batch},))
+            program = torch.export.export(whole, (raw,), dynamic_shapes=(_mapped(_sizes(data), raw),))
+            taken = iter(_taken(program))
+            form = _mapped(lambda tensor: _form(next(taken)), raw)
+            description = _description(data, form, expected[0], answers) | about
             torch.export.save(
                 program, buffer, extra_files={DESCRIPTION: json.dumps(description, indent=2, default=str)}
             )
             content = buffer.getvalue()
+            loaded = load_program(content)
             with torch.no_grad():
-                found = load_program(content)(raw)
+                found = [loaded(raw) for raw, _ in batches]
     except Exception as error:
         return Program(error=f"the model cannot be exported with torch.export: {_first_line(error)}")
     return _compared(content, description, found, expected)
@@ -178,16 +188,17 @@ def export_onnx(program: Program, model: nn.Module, data: Dataset, answers: str 
         return Program(error=program.error)
     import onnxruntime
 
-    raw, inputs = _examples(data)
     # Neither are the errors of the exporter documented.
     try:
-        expected = _answers(_copied(model), inputs, answers)
+        model = _copied(model)
+        batches = _batches(data)
+        expected = [_answers(model, inputs, answers) for _, inputs in batches]
+        raw = _two(data)
         with _quiet():
-            exported = torch.export.load(io.BytesIO(program.content))
             made = torch.onnx.export(
-                exported,
-                (raw[[0, -1]],),
-                input_names=["raw"],
+                torch.export.load(io.BytesIO(program.content)),
+                (raw,),
+                input_names=[name for name, _ in _tensors(raw)],
                 output_names=[program.description["output"]["kind"]],
                 dynamo=True,
                 verbose=False,
@@ -196,24 +207,48 @@ def export_onnx(program: Program, model: nn.Module, data: Dataset, answers: str 
             made.model.metadata_props[DESCRIPTION] = json.dumps(program.description, default=str)
             content = made.model_proto.SerializeToString()
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-            (found,) = session.run(None, {"raw": raw.numpy()})
+            fed = [{name: tensor.numpy() for name, tensor in _tensors(raw)} for raw, _ in batches]
+            found = [torch.from_numpy(session.run(None, tensors)[0]) for tensors in fed]
     except Exception as error:
         return Program(error=f"the model cannot be exported to ONNX: {_first_line(error)}")
-    return _compared(content, program.description, torch.from_numpy(found), expected)
+    return _compared(content, program.description, found, expected)
 
 
-def _examples(data: Dataset) -> tuple[Tensor, Tensor]:
-    """Return examples from all parts of the test split as the program takes them, and their inputs, on the CPU."""
+def _places(data: Dataset) -> Tensor:
+    """Return indices from all parts of the test split."""
     assert data.test is not None
     count = length(data.test) if data.raw_test is None else len(data.raw_test)
     compared = min(count, COMPARED)
-    places = torch.arange(compared) * count // compared
+    return torch.arange(compared) * count // compared
+
+
+def _batch(data: Dataset, places: Tensor) -> tuple[Any, Any]:
+    """Return test examples as the program takes them, and as the model takes them, on the CPU."""
     cpu = torch.device("cpu")
     inputs, _ = take(source(data, "test", cpu), places, cpu)
-    if not isinstance(inputs, Tensor):
-        raise UsageError(f"its inputs are a {type(inputs).__name__}, not one tensor")
-    inputs = inputs.cpu()
-    return (inputs if data.raw_test is None else data.raw_test[places].cpu()), inputs
+    raw = inputs if data.raw_test is None else data.raw_test[places].cpu()
+    return _mapped(lambda tensor: tensor, raw), inputs
+
+
+def _batches(data: Dataset) -> list[tuple[Any, Any]]:
+    """Return the batches on which a program is compared: if they are collated, an example of its own length as well."""
+    places = _places(data)
+    return [_batch(data, chosen) for chosen in ([places, places[:1]] if data.collate else [places])]
+
+
+def _two(data: Dataset) -> Any:
+    """Return two raw examples: torch.export takes the size of a batch of one for a constant.
+
+    They are copies, because the program keeps them, with all the memory that they are a view of.
+    """
+    return _mapped(torch.clone, _batch(data, _places(data)[[0, -1]])[0])
+
+
+def _sizes(data: Dataset) -> Callable[[Tensor], dict[int, Any]]:
+    """Return which sizes of a tensor may differ from batch to batch: the first, or any if examples are collated."""
+    batch = torch.export.Dim("batch", min=1, max=65_536)
+    any_size = torch.export.Dim.AUTO
+    return lambda tensor: dict.fromkeys(range(tensor.dim()), any_size) if data.collate else {0: batch}
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -223,33 +258,72 @@ def _copied(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _answers(model: nn.Module, inputs: Tensor, answers: str) -> Tensor:
+def _answers(model: nn.Module, inputs: Any, answers: str) -> Tensor:
     with torch.no_grad():
-        return ANSWERS[answers](model(inputs))
+        return ANSWERS[answers](call(model, inputs))
 
 
-def _described(data: Dataset, raw: Tensor, found: Tensor, answers: str) -> dict[str, Any]:
-    """Return what a program's file says of it."""
+def _description(data: Dataset, form: Any, found: Tensor, answers: str) -> dict[str, Any]:
+    """Return what a program's file says of it: `form` is that of raw examples, `found` are answers."""
     about = getattr(data.preprocessing, "about", {})
     return {
-        "input": {**about, **_format(raw), "preprocessing": data.preprocessing is not None},
-        "output": {**_format(found), "kind": ANSWERS[answers].__name__},
+        "input": {**about, "form": form, "preprocessing": data.preprocessing is not None},
+        "output": {**_form(found), "kind": ANSWERS[answers].__name__},
         "classes": list(data.classes),
     }
 
 
-def _format(tensor: Tensor) -> dict[str, Any]:
-    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": ["N", *tensor.shape[1:]]}
+def _taken(program: torch.export.ExportedProgram) -> list[Tensor]:
+    """Return tensors of the types and shapes that a program takes; a size is a `SymInt` where it takes any."""
+    names = program.graph_signature.user_inputs
+    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
-def _compared(content: bytes, description: dict[str, Any], found: Tensor, expected: Tensor) -> Program:
-    if found.shape != expected.shape:
-        return Program(error=f"the exported program's answers are {tuple(found.shape)}, not {tuple(expected.shape)}")
-    difference = float((found - expected).abs().max())
-    # Of large numbers a share. Not `difference > TOLERANCE`, which is false for NaN.
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+def _form(tensor: Tensor) -> dict[str, Any]:
+    """Return a type and a shape: N is the number of examples, L any length."""
+    sizes = ["L" if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": ["N", *sizes[1:]] if sizes else []}
+
+
+def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Return a value with a function's results in place of its tensors, nested as `call` takes them, but in lists."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(function, item) for key, item in value.items()}
+    return [_mapped(function, item) for item in value] if type(value) in (tuple, list) else value
+
+
+def _tensors(value: Any, name: str = "raw") -> list[tuple[str, Tensor]]:
+    """Return the tensors of a value, nested as `call` takes them, by name: `raw_KEY` for those of a dict."""
+    if isinstance(value, Mapping) or type(value) in (tuple, list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return [named for key, item in items for named in _tensors(item, f"{name}_{key}")]
+    return [(name, value)] if isinstance(value, Tensor) else []
+
+
+def _described(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in tensors.values()) or "no tensor"
+
+
+def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the largest difference of tensors, NaN if there is one."""
+    return float(
+        torch.stack([(a.double() - b.double()).abs().max() for a, b in zip(found, expected, strict=True)]).max()
+    )
+
+
+def _compared(
+    content: bytes, description: dict[str, Any], found: Sequence[Tensor], expected: Sequence[Tensor]
+) -> Program:
+    for got, wanted in zip(found, expected, strict=True):
+        if got.shape != wanted.shape:
+            return Program(error=f"the exported program's answers are {tuple(got.shape)}, not {tuple(wanted.shape)}")
+    difference = _difference(found, expected)
+    # Not `difference > TOLERANCE`, which is false for NaN.
+    if not difference <= TOLERANCE:
         return Program(error=f"the exported program's answers differ from the model's by {difference:g}")
-    return Program(content=content, description=description, examples=len(expected), difference=difference)
+    return Program(content=content, description=description, examples=len(expected[0]), difference=difference)
 
 
 def _first_line(error: Exception) -> str:

@@ -35,7 +35,7 @@ It takes {_preprocessing(about["input"])}
 {_answers(about["output"], loss)}
 
 `model.pt2` was loaded back: on {_compared(program)}.
-{WEIGHTS}{_onnx(onnx, about["output"]["kind"])}"""
+{WEIGHTS}{_onnx(onnx, about)}"""
 
 
 def _reading(taken: dict[str, Any]) -> tuple[str, str]:
@@ -45,8 +45,30 @@ def _reading(taken: dict[str, Any]) -> tuple[str, str]:
         return "import numpy\nimport torch\nfrom PIL import Image", _image_lines(taken)
     if taken.get("kind") == "table":
         return "import pandas\nimport torch", _TABLE_LINES
-    sizes = ", ".join(map(str, [1, *taken["shape"][1:]]))
-    return "import torch", f"raw = torch.zeros({sizes}, dtype=torch.{taken['dtype']})  # in place of your examples"
+    return "import torch", f"raw = {_zeros(taken['form'])}  # in place of your examples"
+
+
+def _is_tensor(form: Any) -> bool:
+    return isinstance(form, dict) and form.keys() == {"dtype", "shape"}
+
+
+def _zeros(form: Any) -> str:
+    """Return what makes one example of zeros; it is long where an example may have any length."""
+    if _is_tensor(form):
+        sizes = {"N": "1", "L": "20"}
+        shape = ", ".join(sizes.get(size, str(size)) for size in form["shape"])
+        return f"torch.zeros({shape or '()'}, dtype=torch.{form['dtype']})"
+    if isinstance(form, dict):
+        return f"{{{', '.join(f'{key!r}: {_zeros(item)}' for key, item in form.items())}}}".replace("'", '"')
+    return f"[{', '.join(map(_zeros, form))}]"
+
+
+def _text(form: Any) -> str:
+    if _is_tensor(form):
+        return f"{form['dtype']} {_shape(form)}"
+    if isinstance(form, dict):
+        return f"a dict of {', '.join(f'{key}: {_text(item)}' for key, item in form.items())}"
+    return f"a list of {', '.join(map(_text, form))}"
 
 
 def _image_lines(taken: dict[str, Any]) -> str:
@@ -90,7 +112,7 @@ def _shape(form: dict[str, Any]) -> str:
 
 
 def _preprocessing(taken: dict[str, Any]) -> str:
-    form = f"{taken['dtype']} {_shape(taken)}, any number N of examples; another type or shape is an error."
+    form = f"{_text(taken['form'])}, any number N of examples; another type or shape is an error."
     if taken.get("kind") == "image":
         return f"{form}\nPixels are of 8 bits, from 0 to 255: it scales and normalises them itself."
     if taken.get("kind") == "table":
@@ -120,7 +142,7 @@ def _compared(program: Program) -> str:
     return f"{program.examples} test examples its {what} differ from the model's\nby at most {program.difference:.1e}"
 
 
-def _onnx(onnx: Program | None, kind: str) -> str:
+def _onnx(onnx: Program | None, about: dict[str, Any]) -> str:
     if onnx is None:
         return ""
     if onnx.error is not None:
@@ -133,6 +155,15 @@ def _onnx(onnx: Program | None, kind: str) -> str:
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
-{kind} = session.run(None, {{"raw": raw.numpy()}})[0]
+{about["output"]["kind"]} = session.run(None, {{{_fed(about["input"]["form"], "raw", "raw")}}})[0]
 about = json.loads(session.get_modelmeta().custom_metadata_map["{DESCRIPTION}"])
 ```"""
+
+
+def _fed(form: Any, name: str, value: str) -> str:
+    """Return the tensors by their names, as arrays."""
+    if _is_tensor(form):
+        return f'"{name}": {value}.numpy()'
+    items = form.items() if isinstance(form, dict) else enumerate(form)
+    parts = [_fed(item, f"{name}_{key}", f"{value}[{key!r}]".replace("'", '"')) for key, item in items]
+    return ", ".join(parts)
