@@ -227,7 +227,8 @@ class _Training:
             best_value=self.best.value if self.best else None,
             best_interval=self.best.interval if self.best else None,
             seconds=sum(report.seconds for report in self.history),
-            parameters=self.run.parameters,
+            # A training of the user's own may not say how many it has.
+            parameters=self.run.parameters or None,
             error=error,
         )
 
