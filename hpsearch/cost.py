@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hpsearch.datasets import length
 from hpsearch.loading import take
+from hpsearch.own_run import OwnRun
 from hpsearch.training import Run, forward
 
 # For each latency, forward passes are timed for `SECONDS`, at most `PASSES` of them, and at least `FEWEST` after a
@@ -34,8 +35,13 @@ class Cost:
     batch_latency_ms: float | None = None
 
 
-def measure_cost(run: Run) -> Cost:
-    """Measure the cost of a run's model on its validation examples; leaves the model in evaluation mode."""
+def measure_cost(run: Run | OwnRun) -> Cost:
+    """Measure the cost of a run's model on its validation examples; leaves the model in evaluation mode.
+
+    That of a user's own training is not known.
+    """
+    if isinstance(run, OwnRun):
+        return Cost()
     run.model.eval()
     batch = min(run.batch_size, length(run.validation_split))
     return Cost(

@@ -201,6 +201,19 @@ class TestTable:
         assert fingerprint(table(path, target="kind")) != before
 
 
+def test_a_target_of_floating_point_numbers_is_not_classes(frame: pd.DataFrame) -> None:
+    frame["income"] = frame["income"].fillna(0.5)
+    data = table(frame, target="income", validation=0.25, test=0.25)
+    assert data.classes == ()
+    splits = [getattr(data, name) for name in ("train", "validation", "test")]
+    assert [len(split) for split in splits] == [60, 30, 30]
+    found = torch.cat([split.targets for split in splits]).sort().values
+    assert torch.equal(found, torch.tensor(frame["income"].to_numpy(dtype="float32")).sort().values)
+    # As objects, which they may be in a DataFrame made by hand.
+    other = table(frame.assign(income=frame["income"].astype(object)), target="income", validation=0.25, test=0.25)
+    assert torch.equal(other.train.targets, data.train.targets)  # type: ignore[union-attr]
+
+
 class TestErrors:
     def refused(self, data: Any, target: Any = "kind", **options: Any) -> str:
         with pytest.raises(UsageError) as raised:
@@ -221,13 +234,15 @@ class TestErrors:
             f"target 'income' is missing in {frame['income'].isna().sum()} rows"
         )
 
-    def test_regression(self, frame: pd.DataFrame) -> None:
+    def test_numbers_that_cannot_be_predicted(self, frame: pd.DataFrame) -> None:
         frame["income"] = frame["income"].fillna(0.5)
-        assert self.refused(frame, "income") == (
-            "target 'income' is of type float64, and regression is not supported yet: "
-            "if its values are classes, convert them to integers"
+        infinite = frame.assign(income=frame["income"].replace(0.5, float("inf")))
+        assert self.refused(infinite, "income") == (
+            "target 'income' has infinite values, or too large ones: replace or drop them"
         )
-        assert "is of type float64" in self.refused(frame.assign(income=frame["income"].astype(object)), "income")
+        message = self.refused(frame.assign(income=frame["income"].astype(complex)), "income")
+        assert message == "target 'income' is of type complex128: give real numbers or classes"
+        assert "are too few to be split" in self.refused(frame.head(4), "income", test=0.1)
 
     def test_too_many_classes(self, frame: pd.DataFrame) -> None:
         frame["number"] = range(len(frame))

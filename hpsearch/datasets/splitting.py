@@ -11,10 +11,11 @@ from hpsearch.text import brief, plural
 
 
 def stratified(inputs: Tensor, targets: Tensor, held_out: int, seed: int) -> tuple[Split, Split]:
-    """Split off `held_out` examples, stratified by class. The same seed gives the same split."""
+    """Split off `held_out` examples, stratified by class unless targets are numbers. The same seed, the same split."""
     from sklearn.model_selection import train_test_split
 
-    kept, held = train_test_split(range(len(targets)), test_size=held_out, stratify=targets, random_state=seed)
+    classes = None if targets.is_floating_point() else targets
+    kept, held = train_test_split(range(len(targets)), test_size=held_out, stratify=classes, random_state=seed)
     return Split(inputs[kept], targets[kept]), Split(inputs[held], targets[held])
 
 
@@ -23,8 +24,9 @@ def split_off(
 ) -> tuple[Split, ...]:
     """Split off shares of all the examples, by name, stratified by class; return the rest, then these in their order.
 
-    Raises UsageError for a share that is not between 0 and 1, for a seed that scikit-learn does not take, and if a
-    class, which the message counts in `noun`, is too small to be in every split.
+    Targets that are numbers are not stratified. Raises UsageError for a share that is not between 0 and 1, for a seed
+    that scikit-learn does not take, and if a class, which the message counts in `noun`, is too small to be in every
+    split.
     """
     for name, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
@@ -37,6 +39,12 @@ def split_off(
     rest, parts = examples, []
     for share in shares.values():
         size = round(share * len(examples))
+        if not classes:
+            if not 0 < size < len(rest):
+                raise UsageError(f"{plural(len(examples), noun)} are too few to be split with {settings}")
+            rest, part = stratified(*rest, size, seed)
+            parts.append(part)
+            continue
         divisible = _counts(rest, classes).min() >= 2 and len(classes) <= size <= len(rest) - len(classes)
         if divisible:
             rest, part = stratified(*rest, size, seed)

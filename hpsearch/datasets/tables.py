@@ -35,10 +35,11 @@ def table(
     test: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """The rows of a DataFrame or a CSV file as examples of the classes in the column `target`.
+    """The rows of a DataFrame or a CSV file as examples of the classes, or the numbers, in the column `target`.
 
-    Shares of `validation` and `test` are split off, stratified. A relative path is looked up in the working directory,
-    then in the data folder. Inputs are (N, features), in the order of the columns and as the training split has them:
+    Shares of `validation` and `test` are split off, stratified by class. A relative path is looked up in the working
+    directory, then in the data folder. Inputs are (N, features), in the order of the columns and as the training split
+    has them:
 
     - Numbers are standardised by their mean and (population) standard deviation. Missing ones become the mean, and a
       feature of 0 and 1 that says where they are missing follows, if any are in the training split.
@@ -46,10 +47,10 @@ def table(
       the last. Categories that the training split does not have are all zeros.
     - Columns without values or with one value only are dropped, which `Dataset.note` says.
 
-    Classes are the target's values in sorted order, and may be integers, strings, booleans or categories. Raises
-    UsageError for a target that is missing, has missing values, fewer than two or more than 100 classes, or numbers
-    that are not integers (regression is not supported); for infinite values, duplicate columns, types that are neither
-    numbers nor categories, and a file that cannot be read.
+    Classes are the target's values in sorted order, and may be integers, strings, booleans or categories. A target of a
+    floating-point type is numbers, which are not changed, for a measure such as "MSE". Raises UsageError for a target
+    that is missing, has missing or infinite values, or fewer than two or more than 100 classes; for infinite values,
+    duplicate columns, types that are neither numbers nor categories, and a file that cannot be read.
     """
     frame, name = _frame(data)
     _check_columns(frame, target, name)
@@ -124,25 +125,27 @@ def _check_columns(frame: "pd.DataFrame", target: Hashable, name: str) -> None:
 
 
 def _targets(column: "pd.Series[Any]", name: Hashable) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Return each row's class number, and the classes' names in the order of their values."""
+    """Return each row's class number and the classes' names in the order of their values; or numbers, and no names."""
     from pandas.api import types
 
     missing = int(column.isna().sum())
     if missing:
         raise UsageError(f"target {brief(name)} is missing in {plural(missing, 'row')}: drop them or fill it in")
     column = column.infer_objects()
-    if types.is_float_dtype(column.dtype) or types.is_complex_dtype(column.dtype):
-        raise UsageError(
-            f"target {brief(name)} is of type {column.dtype}, and regression is not supported yet: "
-            f"if its values are classes, convert them to integers"
-        )
+    if types.is_complex_dtype(column.dtype):
+        raise UsageError(f"target {brief(name)} is of type {column.dtype}: give real numbers or classes")
+    if types.is_float_dtype(column.dtype):
+        numbers = column.to_numpy(dtype=np.float32)
+        if not np.isfinite(numbers).all():
+            raise UsageError(f"target {brief(name)} has infinite values, or too large ones: replace or drop them")
+        return torch.from_numpy(numbers), ()
     codes, distinct = _coded(column)
     if len(distinct) == 1:
         raise UsageError(f"target {brief(name)} has a single class, {brief(distinct[0])}: two are needed")
     if len(distinct) > MOST_CLASSES:
         raise UsageError(
             f"target {brief(name)} has {len(distinct):,} classes, more than {MOST_CLASSES}: is it the right column? "
-            f"Regression is not supported yet"
+            f"If they are numbers to be predicted, convert it to float"
         )
     return torch.from_numpy(codes), tuple(map(str, distinct))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpsearch import checkpoint
-from hpsearch.cost import Cost, measure_cost
+from hpsearch.cost import measure_cost
 from hpsearch.datasets import Dataset
 from hpsearch.errors import CannotContinue, TrialLost, WorkerDied
 from hpsearch.executors.fence import Fence
@@ -22,7 +22,7 @@ from hpsearch.measure import Measure
 from hpsearch.own_run import start_run
 from hpsearch.stopping import Stopper
 from hpsearch.study import Study
-from hpsearch.training import IntervalReport, Run
+from hpsearch.training import IntervalReport
 
 Reason = Literal["target", "patience", "budget", "pruned", "diverged", "failed", "infeasible", "interrupted", "lost"]
 
@@ -219,8 +219,7 @@ class _Training:
         """Return the outcome, after writing it to disk in case the supervisor ends before it has stored it."""
         if self.best is not None:
             self._save_best()
-        cost = measure_cost(self.run) if isinstance(self.run, Run) else Cost()
-        outcome = replace(self._outcome(reason, error), **asdict(cost))
+        outcome = replace(self._outcome(reason, error), **asdict(measure_cost(self.run)))
         self._save_resume_point(outcome)
         return outcome
 
@@ -231,7 +230,8 @@ class _Training:
             best_value=self.best.value if self.best else None,
             best_interval=self.best.interval if self.best else None,
             seconds=sum(report.seconds for report in self.history),
-            parameters=self.run.parameters,
+            # A training of the user's own may not say how many it has.
+            parameters=self.run.parameters or None,
             error=error,
         )
 

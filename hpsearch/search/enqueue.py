@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.errors import RequirementNotMet, UsageError
-from hpsearch.own_training import Training
 from hpsearch.search.options import read_value
 from hpsearch.search.stored_study import StoredStudy
 from hpsearch.space import Choice, Described, Float, Parameter, Params, Space, describe, draw, middle
-from hpsearch.study import Recipe, Study
+from hpsearch.study import Study
 from hpsearch.text import brief, short
 
 
@@ -77,8 +76,8 @@ class _Pinned(Space):
 def _check_feasible(study: Study, params: Mapping[str, Any]) -> None:
     """Raise RequirementNotMet if the params alone do not meet a requirement, UsageError if no others are found to."""
 
-    def recipe(space: Space) -> Recipe | Training:
-        return study.trace(_Pinned(space, params))
+    def recipe(space: Space) -> None:
+        study.trace(_Pinned(space, params))
 
     first = next(draw(recipe, 1, 0.0))
     if first.unmet is not None and not first.params:
