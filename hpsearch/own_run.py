@@ -8,8 +8,9 @@ from numbers import Real
 from typing import Any
 
 import torch
+from torch import nn
 
-from hpsearch.datasets import Dataset
+from hpsearch.datasets import Dataset, length
 from hpsearch.errors import UsageError
 from hpsearch.own_training import Training
 from hpsearch.seeding import derive_seed, seeded
@@ -28,6 +29,9 @@ def start_run(study: Study, params: dict[str, Any], data: Dataset, *, seed: int,
 
 class OwnRun:
     """A `Training` being trained, interval by interval."""
+
+    schedule = None
+    loss = None
 
     def __init__(self, study: Study, params: dict[str, Any], data: Dataset, *, seed: int, device: str = "cpu") -> None:
         """Build the training at `params` and start it, seeded by `seed`.
@@ -59,6 +63,26 @@ class OwnRun:
     def epoch(self) -> int:
         """The number of epochs trained."""
         return min(self.interval * self._epochs_per_interval, self.epochs)
+
+    @property
+    def epochs_trained(self) -> float:
+        """The number of epochs trained."""
+        return float(self.epoch)
+
+    @property
+    def trained_on(self) -> int:
+        """The number of training examples."""
+        return length(self._data.train)
+
+    @property
+    def name(self) -> str:
+        """The name of the training's class."""
+        return type(self.training).__name__
+
+    @property
+    def evaluated(self) -> nn.Module | None:
+        """The torch module that gives the answers, if the training has one."""
+        return self.training.model
 
     @property
     def is_finished(self) -> bool:

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from hpsearch.datasets import Dataset, Examples
 
 
@@ -26,13 +28,16 @@ class Training(ABC):
             return Boosting(depth=space.int("depth", 1, 6))
 
     A recipe is run many times to find out its parameters, so `__init__` should only keep them; what costs time belongs
-    in `start`. `epochs` overrides the study's.
+    in `start`. `epochs` overrides the study's. A `model`, if given, is what `retrain` exports.
 
     torch, numpy and `random` are seeded before `start` and before each interval. If all that an epoch depends on is in
     the state or drawn from these, an interrupted trial continues as if it had not been interrupted.
     """
 
     epochs: int | None = None
+    # The torch module that gives the answers, if there is one, from `start` on: `retrain` then writes it as a file of
+    # its own, which needs no hpsearch, and reports on it as on other models.
+    model: nn.Module | None = None
 
     @abstractmethod
     def start(self, data: Dataset, *, seed: int, device: str) -> None:

@@ -212,6 +212,21 @@ class Run:
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
     @property
+    def epochs_trained(self) -> float:
+        """The number of epochs trained."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def trained_on(self) -> int:
+        """The number of training examples."""
+        return length(self.train_split)
+
+    @property
+    def name(self) -> str:
+        """The name of the model's class."""
+        return type(self.model).__name__
+
+    @property
     def is_finished(self) -> bool:
         """Whether all intervals have been trained."""
         return self.step >= self.total_steps

@@ -15,6 +15,7 @@ from hpsearch.datasets import Dataset, length
 from hpsearch.devices import check_device
 from hpsearch.errors import HpsearchError, UsageError
 from hpsearch.executors import Executor, make_executor
+from hpsearch.own_run import OwnRun
 from hpsearch.progress import RetrainProgress
 from hpsearch.results import markdown
 from hpsearch.results.configurations import (
@@ -23,13 +24,23 @@ from hpsearch.results.configurations import (
     read_configuration,
 )
 from hpsearch.results.model_card import FinalModel, write_model
-from hpsearch.results.program import check_onnx, check_preprocessing, export_onnx, export_program
-from hpsearch.results.retrain import answers_of, candidates_frame, confirm, evaluate_once, luck, train_final_model
+from hpsearch.results.program import Program, check_onnx, check_preprocessing, export_onnx, export_program
+from hpsearch.results.retrain import (
+    Evaluation,
+    answers_of,
+    candidates_frame,
+    confirm,
+    evaluate_once,
+    evaluate_training,
+    luck,
+    train_final_model,
+)
 from hpsearch.search.folders import folder_name
 from hpsearch.search.pruners import most_intervals
 from hpsearch.study import Study, StudyFile, load_study, users_code
 from hpsearch.study_files import digest, find_study, studies_folder
 from hpsearch.text import brief
+from hpsearch.training import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +106,19 @@ def retrain(options: RetrainOptions) -> int:
     write_model(folder, final)
     evaluation = final.evaluation
     exported = {"model.pt2": final.program} | ({"model.onnx": final.onnx} if final.onnx else {})
-    value, low, high = map(evaluation.format, (evaluation.value, evaluation.low, evaluation.high))
-    figure = {"classes": "confusion.png", "numbers": "residuals.png"}.get(answers_of(job.study_file.study, job.data))
+    figure = "confusion.png" if evaluation.confusion is not None else None
+    figure = "residuals.png" if evaluation.numbers is not None else figure
     programs = [name for name, program in exported.items() if program.error is None]
     files = ["card.md", "model.pt", *programs, *([figure] if figure else [])]
     print(
-        f"\nTest        {measure.name} {value} on {evaluation.examples:,} examples (95 % interval {low} to {high})\n"
+        f"\nTest        {measure.name} {evaluation.format(evaluation.value)} on {evaluation.examples:,} examples"
+        f"{f' ({evaluation.bounds})' * evaluation.has_interval}\n"
         f"Written     {folder}/{', '.join(files)} and tables",
         flush=True,
     )
     for name, program in exported.items():
-        if program.error is not None:
+        # Without a model, nothing was to be exported.
+        if program.error is not None and final.run.evaluated is not None:
             raise HpsearchError(f"everything is written except {name}: {program.error}")
     return 0
 
@@ -125,22 +138,33 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
     assert job.data.test is not None
     # Before the test set is used: if the export raises, the test set must not have been used yet.
     answers = answers_of(job.study_file.study, job.data)
-    program = export_program(
-        run.evaluated, job.data, answers, study=winner.study, trial=winner.trial, params=winner.params
-    )
-    onnx = export_onnx(program, run.evaluated, job.data, answers) if job.onnx else None
+    if run.evaluated is None:
+        program = Program(error="this training has no torch module as its `model`")
+        onnx = None
+    else:
+        program = export_program(
+            run.evaluated, job.data, answers, study=winner.study, trial=winner.trial, params=winner.params
+        )
+        onnx = export_onnx(program, run.evaluated, job.data, answers) if job.onnx else None
     return FinalModel(
         configuration=winner,
         run=run,
         data=job.data,
         candidates=ranking,
         confirmed=confirmed,
-        evaluation=evaluate_once(job.study_file.study, run.evaluated, run.loss, job.data, run.batch_size),
+        evaluation=_tested(job, run),
         program=program,
         onnx=onnx,
         command=as_typed(),
         device=job.device,
     )
+
+
+def _tested(job: _Job, run: Run | OwnRun) -> Evaluation:
+    study = job.study_file.study
+    if isinstance(run, OwnRun):
+        return evaluate_training(study, run.training, job.data)
+    return evaluate_once(study, run.evaluated, run.loss, job.data, run.batch_size)
 
 
 def _load(options: RetrainOptions, console: Console) -> _Job:

@@ -57,11 +57,9 @@ class RetrainProgress:
         description = f"final training, {report.interval} of {intervals}"
         self._bar.update(self._task, description=description, total=intervals, completed=report.interval)
         if report.interval == intervals or not self._console.is_terminal:
-            self._console.print(
-                f"final: {self._unit} {report.interval}/{intervals}, training {self._measure.name} "
-                f"{self._measure.format(report.train_value)}",
-                soft_wrap=True,
-            )
+            value = report.train_value
+            training = "" if value != value else f", training {self._measure.name} {self._measure.format(value)}"
+            self._console.print(f"final: {self._unit} {report.interval}/{intervals}{training}", soft_wrap=True)
 
     def _update(self) -> None:
         self._bar.update(self._task, completed=self._done + sum(self._running.values()))

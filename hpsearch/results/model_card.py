@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from hpsearch import checkpoint
 from hpsearch.baseline import baseline_of
 from hpsearch.checkpoint import write_atomically
-from hpsearch.datasets import Dataset, Split, length
+from hpsearch.datasets import Dataset, Split
 from hpsearch.measure import ACCURACY, column_of
+from hpsearch.own_run import OwnRun
 from hpsearch.provenance import machine, versions, versions_line
 from hpsearch.results import markdown
 from hpsearch.results.configurations import Configuration
@@ -34,7 +35,7 @@ class FinalModel:
     """
 
     configuration: Configuration
-    run: Run
+    run: Run | OwnRun
     data: Dataset
     candidates: pd.DataFrame
     confirmed: pd.DataFrame
@@ -49,8 +50,9 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
     """Write all of a final model's files; return what `result.json` holds."""
     configuration, run = final.configuration, final.run
     evaluation, program = final.evaluation, final.program
-    model = run.evaluated.cpu()
-    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    if isinstance(run, Run):
+        run.evaluated.cpu()
+    weights = run.kept_state()
     digest = checkpoint.digest(weights)
     folder.mkdir(parents=True, exist_ok=True)
     tested = list(dict.fromkeys([*_tested_before(folder), digest]))
@@ -64,13 +66,17 @@ def write_model(folder: Path, final: FinalModel) -> dict[str, Any]:
         "params": configuration.params,
         "seed": configuration.trial_seed,
         "intervals": run.interval,
-        "epochs": run.step / run.steps_per_epoch,
+        "epochs": run.epochs_trained,
         "parameters": run.parameters,
         "weights_digest": digest,
         "test_examples": evaluation.examples,
         **({"test_correct": evaluation.correct} if evaluation.count else {}),
         **{f"test_{column_of(name)}": value for name, value in evaluation.values.items()},
-        f"test_{evaluation.measure.column}_95": [evaluation.low, evaluation.high],
+        **(
+            {f"test_{evaluation.measure.column}_95": [evaluation.low, evaluation.high]}
+            if evaluation.has_interval
+            else {}
+        ),
         "exported_difference": program.difference if program.error is None else program.error,
         **(
             {"onnx_difference": final.onnx.difference if final.onnx.error is None else final.onnx.error}
@@ -149,7 +155,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
         how = "to the end of its learning rate schedule"
     notes = [data.note] if data.note else []
     measure = evaluation.measure
-    test_value, low, high = map(evaluation.format, (evaluation.value, evaluation.low, evaluation.high))
+    bounds = f", {evaluation.bounds} ({evaluation.interval})" if evaluation.has_interval else ""
     correct = f": {evaluation.correct:,} of\n{evaluation.count:,} test examples correct" if measure == ACCURACY else ""
     searched = measure.format(float(best["searched"]))
     ranking = pd.DataFrame(
@@ -173,12 +179,12 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     )
     return f"""# Model card: {configuration.study}, trial {configuration.trial}
 
-**Test {measure.name} {test_value}**, 95 % interval {low} to {high} ({evaluation.interval}){correct}. \
+**Test {measure.name} {evaluation.format(evaluation.value)}**{bounds}{correct}. \
 {_use_of_the_test_set(tested)}{_no_better(final)}
 
 ## The model
 
-{type(run.model).__name__} with {run.parameters:,} trained parameters, for inputs of {shape} as the study's data set
+{run.name} with {run.parameters:,} trained parameters, for inputs of {shape} as the study's data set
 function gives them{f" and {len(data.classes)} classes: {', '.join(data.classes)}" if data.classes else ""}.
 
 {markdown.table(params)}
@@ -191,7 +197,7 @@ function gives them{f" and {len(data.classes)} classes: {', '.join(data.classes)
    candidate {int(best["candidate"])}'s, {markdown.measured(best["mean"], best["sd"], measure)} (± standard deviation).
    {luck(float(best["searched"]), float(best["mean"]), float(best["sd"]), int(best["seeds"]), measure)}
 3. It was trained from scratch on training and validation examples together, {how}:
-   {run.step / run.steps_per_epoch:g} epochs on {length(run.train_split):,} examples.
+   {run.epochs_trained:g} epochs on {run.trained_on:,} examples.
 
 {markdown.table(ranking)}
 
@@ -250,7 +256,8 @@ def _no_better(final: FinalModel) -> str:
             return ""
         text = str(baseline).replace("validation examples", "test examples")
         return f"\n\n**Caution:** that is no better than {text}."
-    assert evaluation.confusion is not None
+    if evaluation.confusion is None:
+        return ""
     counts = evaluation.confusion.sum(axis=1)
     commonest = str(counts.idxmax())
     if evaluation.correct > counts.max():

@@ -27,11 +27,13 @@ from hpsearch.loading import EVALUATION_BATCH, Source, call, close, in_order, so
 from hpsearch.measure import ACCURACY, LOSS, Measure
 from hpsearch.meters import class_numbers, make_meter, measure_of, predicted_numbers
 from hpsearch.optim import Loss
+from hpsearch.own_run import OwnRun, start_run
+from hpsearch.own_training import Training
 from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
 from hpsearch.text import plural
-from hpsearch.training import IntervalReport, Run, train
+from hpsearch.training import IntervalReport, Run
 
 RETRIES = 2
 RESAMPLES = 500
@@ -215,7 +217,7 @@ def train_final_model(
     *,
     device: str,
     reported: Callable[[IntervalReport, int], None],
-) -> Run:
+) -> Run | OwnRun:
     """Train on training and validation data for `intervals` intervals, from the trial's own seed, and return the run.
 
     A recipe with a learning rate schedule is trained to the schedule's end instead: earlier, the learning rate is still
@@ -223,14 +225,14 @@ def train_final_model(
     weights, bit for bit. Raises HpsearchError if it diverges.
     """
     together = joined(data)
-    run = Run(study, configuration.params, together, seed=configuration.trial_seed, device=device)
+    run = start_run(study, configuration.params, together, seed=configuration.trial_seed, device=device)
     if isinstance(study.interval, Steps):
         intervals = round(intervals * length(together.train) / length(data.train))
     intervals = run.intervals if run.schedule else max(1, min(intervals, run.intervals))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for report in train(run):
+        for report in run.train():
             reported(report, intervals)
             if report.diverged:
                 raise HpsearchError(
@@ -281,9 +283,19 @@ class Evaluation:
         return self.values[ACCURACY.name]
 
     @property
+    def has_interval(self) -> bool:
+        """Whether `low` and `high` are known."""
+        return not math.isnan(self.low)
+
+    @property
     def interval(self) -> str:
         """The name of the method that gave `low` and `high`."""
         return "Wilson" if self.measure == ACCURACY else f"bootstrap, {RESAMPLES} samples"
+
+    @property
+    def bounds(self) -> str:
+        """`low` and `high` as a text, empty if they are not known."""
+        return f"95 % interval {self.format(self.low)} to {self.format(self.high)}" if self.has_interval else ""
 
     def format(self, value: float) -> str:
         """Return a value of the study's measure as a text: an accuracy as a percentage."""
@@ -342,13 +354,47 @@ def evaluate_once(
     elif kind == "numbers":
         found = {"numbers": _of_numbers(outputs, targets)}
     if study.measure == ACCURACY:
-        wilson = binomtest(found["correct"], found["count"]).proportion_ci(0.95, method="wilson")
-        low, high = float(wilson.low), float(wilson.high)
+        low, high = _wilson(found["correct"], found["count"])
     else:
         low, high = _bootstrap(lambda chosen: value(study.measure, outputs[chosen], targets[chosen]), len(targets))
     return Evaluation(
         examples=length(data.test), measure=study.measure, values=values, low=low, high=high, seconds=seconds, **found
     )
+
+
+def evaluate_training(study: Study, training: Training, data: Dataset) -> Evaluation:
+    """Evaluate a user's own training on the test split, by its own method; if it has a model, also by its answers.
+
+    The interval of the study's measure is known if that is the accuracy.
+    """
+    assert data.test is not None
+    began = time.perf_counter()
+    values = {name: float(value) for name, value in training.evaluate(data.test).items()}
+    seconds = (time.perf_counter() - began) / length(data.test) * 1000
+    found: dict[str, Any] = {}
+    low = high = math.nan
+    kind = answers_of(study, data)
+    if training.model is not None and kind != "other":
+        device = next(training.model.parameters()).device
+        outputs, targets = all_outputs(training.model, source(data, "test", device))
+        found = (
+            _of_classes(outputs, targets, data.classes)
+            if kind == "classes"
+            else {"numbers": _of_numbers(outputs, targets)}
+        )
+    if study.measure == ACCURACY:
+        correct = round(values[ACCURACY.name] * length(data.test))
+        low, high = _wilson(correct, length(data.test))
+        found = {"correct": correct, "count": length(data.test)} | found
+    return Evaluation(
+        examples=length(data.test), measure=study.measure, values=values, low=low, high=high, seconds=seconds, **found
+    )
+
+
+def _wilson(correct: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    interval = binomtest(correct, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def all_outputs(model: nn.Module, split: Source) -> tuple[Tensor, Tensor]:
