@@ -54,7 +54,7 @@ class Baseline:
     def __str__(self) -> str:
         if self.measure == ACCURACY.name:
             return f"always answering {self.answer}, which is right for {self.value:.4f} of the validation examples"
-        return f"always answering {self.answer}, with a {self.measure} of {self.value:.5g} on the validation examples"
+        return f"always answering {self.answer}, whose {self.measure} is {self.value:.5g} on the validation examples"
 
 
 def baseline_of(data: Dataset, measure: Measure = ACCURACY) -> Baseline | None:
