@@ -424,6 +424,18 @@ class TestFrozen:
         assert all(torch.equal(averages[f"{layer}.weight"], before[f"{layer}.weight"]) for layer in (1, 2))
         assert_resumes(mine, few_digits, tmp_path)
 
+    def test_batch_norm_stays_where_the_model_keeps_it_in_evaluation_mode(self, few_digits: Dataset) -> None:
+        class Net(nn.Sequential):
+            def train(self, mode: bool = True) -> "Net":
+                super().train(mode)
+                self[2].eval()
+                return self
+
+        run = start(study(few_digits, model=lambda: Net(*frozen(1, 2)()), ema=0.9), few_digits)
+        before = {name: tensor.clone() for name, tensor in run.model[2].state_dict().items()}  # type: ignore[index]
+        list(train(run))
+        assert all(torch.equal(tensor, before[name]) for name, tensor in run.model[2].state_dict().items())  # type: ignore[index]
+
     def test_a_model_without_anything_to_train_is_refused(self, few_digits: Dataset) -> None:
         for model in (frozen(1, 2, 4), nn.Flatten):
             with pytest.raises(UsageError, match="nothing to train: the model has no parameters, or all of them have"):
