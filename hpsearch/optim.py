@@ -529,7 +529,8 @@ class Plateau:
 
     That is after `patience` intervals in a row without a relative improvement of the best validation measure by more
     than `min_improvement`, as in `EarlyStopping`; then intervals are counted anew. `Warmup` may come before it. In
-    torch's `ReduceLROnPlateau`, which does not know the measure's direction, `patience` is one less.
+    torch's `ReduceLROnPlateau`, which does not know the measure's direction, `patience` is one less. `hpsearch retrain`
+    trains the final model on the validation examples too, which then go on improving for longer.
     """
 
     factor: float = 0.1

@@ -70,9 +70,9 @@ class Recipe:
     `groups` gives some parameters their own options of the optimiser, by the name of a parameter or module, or a
     pattern: `{"head": {"lr": 0.1}, "*.bias": {"weight_decay": 0.0}}`. The first name that fits a parameter counts; all
     other parameters have the optimiser's options, and its `lr` is the one that is reported. A schedule scales the
-    learning rates of all groups. Parameters with `requires_grad=False` are frozen: they are not given to the optimiser.
-    Batch norm in frozen layers still adapts its running mean and variance to the data, unless the model overrides
-    `train` to keep these layers in evaluation mode.
+    learning rates of all groups. Parameters with `requires_grad=False` are frozen for the whole run. Batch norm in
+    frozen layers still adapts its running mean and variance to the data, unless the model overrides `train` to keep
+    these layers in evaluation mode.
 
     `precision` "bfloat16" or, on a CUDA device only, "float16" computes the model's layers in that type, in training
     and evaluation, where torch's autocast finds it safe; weights, outputs and losses stay in single precision. The

@@ -424,6 +424,18 @@ class TestFrozen:
         assert all(torch.equal(averages[f"{layer}.weight"], before[f"{layer}.weight"]) for layer in (1, 2))
         assert_resumes(mine, few_digits, tmp_path)
 
+    def test_batch_norm_stays_where_the_model_keeps_it_in_evaluation_mode(self, few_digits: Dataset) -> None:
+        class Net(nn.Sequential):
+            def train(self, mode: bool = True) -> "Net":
+                super().train(mode)
+                self[2].eval()
+                return self
+
+        run = start(study(few_digits, model=lambda: Net(*frozen(1, 2)()), ema=0.9), few_digits)
+        before = {name: tensor.clone() for name, tensor in run.model[2].state_dict().items()}  # type: ignore[index]
+        list(train(run))
+        assert all(torch.equal(tensor, before[name]) for name, tensor in run.model[2].state_dict().items())  # type: ignore[index]
+
     def test_a_model_without_anything_to_train_is_refused(self, few_digits: Dataset) -> None:
         for model in (frozen(1, 2, 4), nn.Flatten):
             with pytest.raises(UsageError, match="nothing to train: the model has no parameters, or all of them have"):
@@ -682,3 +694,59 @@ class TestCompile:
 
         with pytest.raises(NotImplementedError, match="not yet"):
             next(train(start(study(few_digits, model=lambda: Broken(inputs=64), compile=True), few_digits)))
+
+
+class Named(torch.utils.data.Dataset[Any]):
+    """Examples whose inputs are a dict, the image with noise."""
+
+    def __init__(self, split: Any) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.split.inputs[index]
+        return {"image": image + 0.1 * torch.randn(image.shape), "scale": 0.5}, self.split.targets[index]
+
+
+class Scaling(MLP):
+    """A network of two inputs."""
+
+    def forward(self, image: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(image * scale[:, None, None, None].float())
+
+
+def scaled(inputs: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """An augmentation of inputs that are a dict."""
+    return inputs | {"scale": inputs["scale"] * torch.rand_like(inputs["scale"])}, targets
+
+
+def mixed(inputs: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Mix images, and class probabilities made here."""
+    image, probabilities = MixUp(0.4)(inputs["image"], functional.one_hot(targets, 10).float())
+    return inputs | {"image": image}, probabilities
+
+
+class TestOfALoader:
+    """Examples that are read in other processes, and inputs that are several tensors."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_mixed_images_resume(self, workers: int, few_digits: Dataset, tmp_path: Path) -> None:
+        data = replace(few_digits, train=TensorDataset(*few_digits.train), loader_workers=workers)  # type: ignore[misc]
+        mine = study(data, Steps(3), 0.3, augment=[RandomCrop(1), MixUp(0.4)], schedule=Plateau(patience=1))
+        assert_resumes(mine, data, tmp_path)
+        assert torch.equal(trained(mine, data), trained(mine, few_digits))
+
+    @pytest.mark.parametrize("augment", [[scaled], [scaled, mixed]], ids=["scaled", "mixed"])
+    def test_nested_inputs_resume(self, augment: list[Any], few_digits: Dataset, tmp_path: Path) -> None:
+        data = replace(few_digits, train=Named(few_digits.train), validation=Named(few_digits.validation))
+        settings = {"precision": "bfloat16", "ema": 0.9, "groups": {"layers.3": {"lr": 0.1}}}
+        mine = study(data, model=lambda: Scaling(inputs=64, hidden=[8]), augment=augment, **settings)
+        assert_resumes(mine, data, tmp_path)
+
+    def test_images_alone_are_augmented(self, few_digits: Dataset) -> None:
+        data = replace(few_digits, train=Named(few_digits.train), validation=Named(few_digits.validation))
+        mine = study(data, model=lambda: Scaling(inputs=64, hidden=[8]), augment=[RandomFlip()])
+        with pytest.raises(UsageError, match="RandomFlip: the inputs must be one tensor, got a dict"):
+            next(train(start(mine, data)))
