@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from hpsearch.errors import HpsearchError, TrialLost, UsageError
 from hpsearch.search.database import check_url, is_outage, mask_passwords, reason
+from hpsearch.search.overview import last_failed, overviews, unmet_requirements
 from hpsearch.search.owner import Owner
 from hpsearch.search.storage import Storage
 
@@ -95,6 +96,20 @@ def test_claims_stop_at_the_limit_and_failures_do_not_count(storage: Storage, st
     assert storage.counts(study_id) == {TrialState.FAIL: 1, TrialState.PRUNED: 3}
     numbers = [trial.number for trial in storage.get_all_trials(study_id)]
     assert numbers == [0, 1, 2, 3]
+
+
+def test_infeasible_trials_are_counted_apart_and_do_not_count(storage: Storage, study_id: int) -> None:
+    for number, why in enumerate(("infeasible", "failed", "infeasible", "budget")):
+        trial_id = claim(storage, study_id, 1, [])
+        assert trial_id is not None
+        state = TrialState.COMPLETE if why == "budget" else TrialState.FAIL
+        attrs = {"reason": why, "error": "requires it" if why == "infeasible" else None}
+        assert storage.finish(study_id, trial_id, state, 0.5 if why == "budget" else None, attrs)
+        assert storage.infeasible(study_id) == (number + 2) // 2 if number < 3 else 2
+    assert claim(storage, study_id, 1, []) is None
+    assert overviews(storage)[0].infeasible == 2
+    assert unmet_requirements(storage, study_id) == {"it": 2}
+    assert [trial.number for trial in last_failed(storage, study_id, 9)] == [1]
 
 
 def test_a_claim_cut_off_is_claimed_again_not_doubled(storage: Storage, study_id: int) -> None:

@@ -112,6 +112,19 @@ def test_a_broken_study_is_refused_with_its_cause(case: str, tmp_path: Path) -> 
         assert part in message, message
 
 
+def test_only_configurations_that_meet_the_requirements_are_tried(tmp_path: Path) -> None:
+    study_file = written(tmp_path, head="99")
+    text = study_file.path.read_text()
+    asked = 'width = space.int("width", 2, 6)\n'
+    study_file.path.write_text(text.replace(asked, f'{asked}    space.require(width == 5, "a width of five")\n'))
+    required = load_study(str(study_file.path))
+    with pytest.raises(StudyFileError, match=r"the model fails on inputs .* \(in the first batch, with width=5 lr="):
+        check_first_batch(required, required.study.load_data())
+    study_file.path.write_text(text.replace(asked, f'{asked}    space.require(width == 9, "a width of nine")\n'))
+    impossible = load_study(str(study_file.path))
+    check_first_batch(impossible, impossible.study.load_data())
+
+
 def test_a_sound_study_passes_without_an_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study_file = written(tmp_path)
     data = study_file.study.load_data()
