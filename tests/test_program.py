@@ -508,3 +508,21 @@ def test_several_inputs_are_a_list() -> None:
     torch.testing.assert_close(load_program(program.content)([left, right]), model(left, right).softmax(dim=1))
     page = usage(program, None, CrossEntropy())
     assert "raw = [torch.zeros(1, 2, dtype=torch.float32), torch.zeros(1, 3, dtype=torch.float32)]" in page
+
+
+def test_inputs_that_are_no_tensors_are_named() -> None:
+    def packed(examples: list[tuple[list[int], int]]) -> tuple[Any, torch.Tensor]:
+        tokens = [torch.tensor(tokens) for tokens, _ in examples]
+        return nn.utils.rnn.pack_sequence(tokens, enforce_sorted=False), torch.zeros(len(examples)).long()
+
+    class Packed(nn.Module):
+        def forward(self, tokens: nn.utils.rnn.PackedSequence) -> torch.Tensor:
+            return nn.utils.rnn.pad_packed_sequence(tokens, batch_first=True)[0][:, :2].float()
+
+    examples = Sentences()
+    dataset = Dataset(train=examples, validation=examples, test=examples, classes=("a", "b"), collate=packed)
+    program = export_program(Packed(), dataset)
+    assert str(program.error).endswith(
+        "its inputs hold a PackedSequence, and torch.export takes tensors, such as padded sequences and their lengths "
+        "in a dict"
+    )

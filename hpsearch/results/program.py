@@ -286,12 +286,20 @@ def _form(tensor: Tensor) -> dict[str, Any]:
 
 
 def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return a value with a function's results in place of its tensors, nested as `call` takes them, but in lists."""
+    """Return a value with a function's results in place of its tensors, nested as `call` takes them, but in lists.
+
+    Raises UsageError for anything else in it.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
         return {key: _mapped(function, item) for key, item in value.items()}
-    return [_mapped(function, item) for item in value] if type(value) in (tuple, list) else value
+    if type(value) in (tuple, list):
+        return [_mapped(function, item) for item in value]
+    raise UsageError(
+        f"its inputs hold a {type(value).__name__}, and torch.export takes tensors, such as padded sequences and their "
+        f"lengths in a dict"
+    )
 
 
 def _tensors(value: Any, name: str = "raw") -> list[tuple[str, Tensor]]:
