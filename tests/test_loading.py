@@ -596,7 +596,7 @@ def test_ragged_sequences_from_check_to_retrain(tmp_path: Path) -> None:
     done = hpsearch("retrain", "best/ragged-1.json", "--study", "ragged.py", "--seeds", "1", cwd=tmp_path)
     folder = tmp_path / "reports" / "ragged" / "retrain"
     assert (folder / "model.pt").exists()
-    assert (folder / "card.md").exists()
+    assert "for inputs as the study's data set\nfunction gives them" in (folder / "card.md").read_text()
     # There is no exported program, which is said in one line.
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("hpsearch: everything is written except model.pt2: ")

@@ -427,7 +427,7 @@ class Sentences(torch.utils.data.Dataset[tuple[list[int], int]]):
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
-        self.sentences = [draw.integers(1, 50, draw.integers(3, 9)).tolist() for _ in range(30)]
+        self.sentences = [draw.integers(1, 50, 3 + index % 6).tolist() for index in range(30)]
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -443,19 +443,51 @@ def padded(examples: list[tuple[list[int], int]]) -> tuple[dict[str, torch.Tenso
 
 
 class Reader(nn.Module):
-    """The outputs of a recurrent network at the end of each sequence."""
+    """Attention between the words of a sentence, and the mean over them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(50, 8)
-        self.network = nn.GRU(8, 6, batch_first=True)
-        self.head = nn.Linear(6, 3)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        words = self.embedding(tokens)
+        absent = torch.arange(tokens.shape[1]) >= lengths[:, None]
+        states, _ = self.attention(words, words, words, key_padding_mask=absent)
+        outputs: torch.Tensor = self.head(states.masked_fill(absent[:, :, None], 0).sum(1) / lengths[:, None])
+        return outputs
+
+
+class Recurrent(Reader):
+    """The last state of a recurrent network, which torch.export unrolls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.GRU(8, 8, batch_first=True)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         states, _ = self.network(self.embedding(tokens))
-        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
-        outputs: torch.Tensor = self.head(states.gather(1, last).squeeze(1))
+        outputs: torch.Tensor = self.head(states[:, -1] + 0 * lengths[:, None])
         return outputs
+
+
+def test_a_recurrent_network_has_a_program_for_one_length() -> None:
+    examples = Sentences()
+    dataset = Dataset(train=examples, validation=examples, test=examples, classes=("a", "b", "c"), collate=padded)
+    assert "let collate pad all sequences to the same" in str(export_program(Recurrent(), dataset).error)
+
+    def fixed(batch: list[tuple[list[int], int]]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        inputs, targets = padded(batch)
+        tokens = nn.functional.pad(inputs["tokens"], (0, 9 - inputs["tokens"].shape[1]))
+        return inputs | {"tokens": tokens}, targets
+
+    model = Recurrent()
+    program = export_program(model, replace(dataset, collate=fixed))
+    assert program.error is None
+    assert program.description["input"]["form"]["tokens"]["shape"] == ["N", 9]
+    raw, _ = fixed([examples[0]])
+    torch.testing.assert_close(load_program(program.content)(raw), model(**raw).softmax(dim=1))
 
 
 def test_sequences_of_any_length_have_a_program() -> None:
@@ -466,8 +498,9 @@ def test_sequences_of_any_length_have_a_program() -> None:
     form = {"tokens": {"dtype": "int64", "shape": ["N", "L"]}, "lengths": {"dtype": "int64", "shape": ["N"]}}
     assert program.description["input"] == {"form": form, "preprocessing": False}
     loaded = load_program(program.content)
-    for indices in ([0], [3, 4, 5], range(30)):
+    for indices in ([0], [2, 3], range(30)):
         raw, _ = padded([examples[index] for index in indices])
+        assert raw["tokens"].shape[1] == {1: 3, 2: 6, 30: 8}[len(indices)]
         torch.testing.assert_close(loaded(raw), model(**raw).softmax(dim=1))
     for wrong in ({**raw, "tokens": raw["tokens"].int()}, {"tokens": raw["tokens"]}, raw["tokens"]):
         with pytest.raises((AssertionError, RuntimeError, ValueError)):
@@ -508,3 +541,21 @@ def test_several_inputs_are_a_list() -> None:
     torch.testing.assert_close(load_program(program.content)([left, right]), model(left, right).softmax(dim=1))
     page = usage(program, None, CrossEntropy())
     assert "raw = [torch.zeros(1, 2, dtype=torch.float32), torch.zeros(1, 3, dtype=torch.float32)]" in page
+
+
+def test_inputs_that_are_no_tensors_are_named() -> None:
+    def packed(examples: list[tuple[list[int], int]]) -> tuple[Any, torch.Tensor]:
+        tokens = [torch.tensor(tokens) for tokens, _ in examples]
+        return nn.utils.rnn.pack_sequence(tokens, enforce_sorted=False), torch.zeros(len(examples)).long()
+
+    class Packed(nn.Module):
+        def forward(self, tokens: nn.utils.rnn.PackedSequence) -> torch.Tensor:
+            return nn.utils.rnn.pad_packed_sequence(tokens, batch_first=True)[0][:, :2].float()
+
+    examples = Sentences()
+    dataset = Dataset(train=examples, validation=examples, test=examples, classes=("a", "b"), collate=packed)
+    program = export_program(Packed(), dataset)
+    assert str(program.error).endswith(
+        "its inputs hold a PackedSequence, and torch.export takes tensors, such as padded sequences and their lengths "
+        "in a dict"
+    )

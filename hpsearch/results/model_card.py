@@ -148,7 +148,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
     configuration, run, data = final.configuration, final.run, final.data
     candidates, evaluation = final.candidates, final.evaluation
     best = candidates.to_dict("records")[0]
-    shape = "x".join(map(str, data.test.inputs.shape[1:])) if isinstance(data.test, Split) else "as the data set gives"
+    shape = f" of {'x'.join(map(str, data.test.inputs.shape[1:]))}" if isinstance(data.test, Split) else ""
     if run.schedule is None:
         how = f"for {plural(run.interval, run.unit)}, from the median of the best {run.unit}s under those seeds"
     else:
@@ -184,7 +184,7 @@ def _card(final: FinalModel, digest: str, *, tested: int) -> str:
 
 ## The model
 
-{run.name} with {run.parameters:,} trained parameters, for inputs of {shape} as the study's data set
+{run.name} with {run.parameters:,} trained parameters, for inputs{shape} as the study's data set
 function gives them{f" and {len(data.classes)} classes: {', '.join(data.classes)}" if data.classes else ""}.
 
 {markdown.table(params)}

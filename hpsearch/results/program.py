@@ -155,7 +155,10 @@ def export_program(model: nn.Module, data: Dataset, answers: str = "classes", **
             with torch.no_grad():
                 found = [loaded(raw) for raw, _ in batches]
     except Exception as error:
-        return Program(error=f"the model cannot be exported with torch.export: {_first_line(error)}")
+        advice = ""
+        if data.collate is not None and "Guard failed" in str(error):
+            advice = "; recurrent layers are exported for one length: let collate pad all sequences to the same"
+        return Program(error=f"the model cannot be exported with torch.export: {_first_line(error)}{advice}")
     return _compared(content, description, found, expected)
 
 
@@ -274,24 +277,38 @@ def _description(data: Dataset, form: Any, found: Tensor, answers: str) -> dict[
 
 
 def _taken(program: torch.export.ExportedProgram) -> list[Tensor]:
-    """Return tensors of the types and shapes that a program takes; a size is a `SymInt` where it takes any."""
+    """Return tensors of the types and shapes that a program takes; a size is symbolic where it takes any."""
     names = program.graph_signature.user_inputs
     return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
 
 
 def _form(tensor: Tensor) -> dict[str, Any]:
     """Return a type and a shape: N is the number of examples, L any length."""
-    sizes = ["L" if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+    sizes = [_size(size) for size in tensor.shape]
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": ["N", *sizes[1:]] if sizes else []}
 
 
+def _size(size: Any) -> int | str:
+    # A symbol may stand for a number, if the model takes no other.
+    number: int | None = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size
+    return "L" if number is None else number
+
+
 def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return a value with a function's results in place of its tensors, nested as `call` takes them, but in lists."""
+    """Return a value with a function's results in place of its tensors, nested as `call` takes them, but in lists.
+
+    Raises UsageError for anything else in it.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
         return {key: _mapped(function, item) for key, item in value.items()}
-    return [_mapped(function, item) for item in value] if type(value) in (tuple, list) else value
+    if type(value) in (tuple, list):
+        return [_mapped(function, item) for item in value]
+    raise UsageError(
+        f"its inputs hold a {type(value).__name__}, and torch.export takes tensors, such as padded sequences and their "
+        f"lengths in a dict"
+    )
 
 
 def _tensors(value: Any, name: str = "raw") -> list[tuple[str, Tensor]]:
