@@ -25,13 +25,13 @@ from typing import Any, NoReturn
 import torch
 import torch.multiprocessing
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from hpsearch.datasets import Dataset, Examples, Split, as_pair, length
 from hpsearch.datasets.dataset import Collate
 from hpsearch.errors import HpsearchError, UsageError, WorkerDied
 from hpsearch.interrupts import SIGNALS
-from hpsearch.seeding import derive_seed, seeded
+from hpsearch.seeding import derive_seed, seeded, set_seed
 
 EVALUATION_BATCH = 500
 # For how long a loader worker may finish its batch when it is no longer needed, before it is killed.
@@ -203,27 +203,34 @@ class _Reader(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, request: tuple[list[int], int]) -> "Batch | _Failure":
         indices, seed = request
+        if get_worker_info() is None:
+            with seeded(seed):
+                return self._read(indices)
+        # A loader worker needs no state restored, which takes as long as reading a few small examples.
+        set_seed(seed)
+        return self._read(indices)
+
+    def _read(self, indices: list[int]) -> "Batch | _Failure":
         doing = f"the batch of examples {indices[0]}, ... cannot be read"
-        with seeded(seed):
-            try:
-                if callable(getattr(self.examples, "__getitems__", None)):
-                    examples = self.examples.__getitems__(indices)
-                else:
-                    examples = []
-                    for index in indices:
-                        doing = f"example {index} cannot be read"
-                        examples.append(self.examples[index])
-                if self._collate is not None:
-                    doing = "the collate function fails"
-                    return _as_batch(self._collate(examples))
-                pairs = [as_pair(example, index) for example, index in zip(examples, indices, strict=True)]
-                doing = (
-                    "the examples cannot be stacked to a batch (if they differ in shape, give the data set a collate "
-                    "function)"
-                )
-                return _as_batch(default_collate(pairs))
-            except Exception as error:
-                return _Failure(doing, error)
+        try:
+            if callable(getattr(self.examples, "__getitems__", None)):
+                examples = self.examples.__getitems__(indices)
+            else:
+                examples = []
+                for index in indices:
+                    doing = f"example {index} cannot be read"
+                    examples.append(self.examples[index])
+            if self._collate is not None:
+                doing = "the collate function fails"
+                return _as_batch(self._collate(examples))
+            pairs = [as_pair(example, index) for example, index in zip(examples, indices, strict=True)]
+            doing = (
+                "the examples cannot be stacked to a batch (if they differ in shape, give the data set a collate "
+                "function)"
+            )
+            return _as_batch(default_collate(pairs))
+        except Exception as error:
+            return _Failure(doing, error)
 
 
 class _Failure:

@@ -2,6 +2,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -195,6 +197,31 @@ def test_a_killed_worker_is_named_in_a_line(tiny_study: BuildStudy, few_digits: 
     with pytest.raises(WorkerDied, match=r"^a loader worker was killed by SIGKILL \(out of memory\?\)$"):
         list(train(run))
     assert loader_workers() == []
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_worker_killed_between_intervals_is_named_too(
+    which: int, tiny_study: BuildStudy, few_digits: Dataset
+) -> None:
+    training = train(started(tiny_study(), augmented(few_digits, 2)))
+    next(training)
+    # Two of the training split and two of the validation split.
+    loader_workers()[which].kill()
+    with pytest.raises(WorkerDied, match="a loader worker was killed by SIGKILL"):
+        list(training)
+
+
+def test_a_program_ends_although_its_workers_were_not_closed(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from hpsearch.loading import Loader, in_order\n"
+        "examples = [(torch.zeros(3), 0)] * 20\n"
+        "loader = Loader(examples, device=torch.device('cpu'), workers=2, batch_size=5)\n"
+        "print(len(list(in_order(loader, torch.device('cpu')))))\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
 
 
 def test_a_trial_goes_on_after_a_worker_was_killed(tiny_study: BuildStudy, few_digits: Dataset, tmp_path: Path) -> None:
@@ -492,7 +519,9 @@ class TestFolderOfImages:
     def test_is_killed_in_mid_epoch_and_continues_exactly(
         self, killed: str, start: Callable[..., Started], tmp_path: Path, undisturbed: list[str]
     ) -> None:
-        run = start(*COMMAND, SLOW="0.1")
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        run = start(*COMMAND, SLOW="0.1", TMPDIR=str(temporary))
         wait_for(lambda: (tmp_path / "runs/photos/0/last.pt").exists())
         loaders = [process for process in run.workers() if process.name() == "pt_data_worker"]
         assert len(loaders) == 4
@@ -511,6 +540,7 @@ class TestFolderOfImages:
             assert run.wait() == 0
             who = "a loader worker" if killed == "loader worker" else "its worker"
             assert f"{who} was killed by SIGKILL (out of memory?); it continues" in run.err.read_text()
+            assert not list(temporary.glob("pymp-*"))
         assert not any(process.is_running() for process in loaders)
         assert history(tmp_path) == undisturbed
 

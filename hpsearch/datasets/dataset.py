@@ -43,8 +43,8 @@ class Dataset:
 
     A split is tensors in memory (`Split`) or a map-style torch `Dataset`, which is read during training by
     `loader_workers` processes of torch's `DataLoader` for each split, or by the training process itself if there are
-    none. Batches and random augmentation do not depend on their number: while a batch is read, the generators of torch,
-    numpy and `random` have a seed of its own.
+    none, and on systems other than Linux. Batches and random augmentation do not depend on who reads: while a batch is
+    read, the generators of torch, numpy and `random` have a seed of its own.
 
     `collate` makes a batch `(inputs, targets)` of a list of a torch `Dataset`'s examples, whatever these are; targets
     are one tensor, as long as the batch. By default, examples are pairs (input, target) and torch's `default_collate`
