@@ -1,5 +1,6 @@
 """What several test modules need: one thread, a small data set and a study that trains in milliseconds."""
 
+import os
 import signal
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from optuna.storages import RDBStorage
 
 from hpsearch import MLP, SGD, Dataset, Recipe, Space, Split, Study, digits
 from support.command_line import Started
+
+# pytest-xdist sets it, and a table would be folded to it.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -278,7 +278,7 @@ class TestRunning:
 
     def test_a_recipe_that_returns_something_else(self, digits8: Dataset) -> None:
         study = Study(recipe=lambda space: MLP(), dataset=lambda: digits8)  # type: ignore[arg-type,return-value]
-        with pytest.raises(UsageError, match=r"the recipe must return a hpsearch\.Recipe, got MLP"):
+        with pytest.raises(UsageError, match=r"the recipe must return a hpsearch\.Recipe or Training, got MLP"):
             study.replay({})
 
     def test_a_dataset_function_that_returns_something_else(self, digits8: Dataset) -> None:

@@ -74,14 +74,6 @@ BROKEN = {
             "(in the first batch, ",
         ],
     ),
-    "targets of the wrong type": (
-        {"targets": " / 1.0"},
-        [
-            "20: 'return functional",
-            "the loss fails on outputs (8, 5) of float32 and targets (8,) of float32",
-            "RuntimeError",
-        ],
-    ),
     "a loss that is no number": (
         {"loss": "functional.cross_entropy(outputs, targets, reduction='none')"},
         ["the loss is not a single number: average it over the batch"],
@@ -97,6 +89,12 @@ def written(folder: Path, **changes: str) -> StudyFile:
     path = folder / "mine.py"
     path.write_text(STUDY.format(**SOUND | changes))
     return load_study(str(path))
+
+
+def test_targets_of_the_wrong_type_are_refused_with_one_of_them(tmp_path: Path) -> None:
+    study_file = written(tmp_path, targets=" / 1.0")
+    with pytest.raises(UsageError, match=r"train\.targets are numbers such as 2: .* class numbers are integers"):
+        study_file.study.load_data()
 
 
 @pytest.mark.parametrize("case", BROKEN)
