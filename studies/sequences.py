@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from hpsearch import Adam, Dataset, Recipe, Space, Split, Study, digits
+from hpsearch import Adam, Dataset, OneCycle, Recipe, Space, Split, Study, digits
 
 Example = tuple[Tensor, int]
 
@@ -63,10 +63,11 @@ def recipe(space: Space) -> Recipe:
     """A network for sets."""
     return Recipe(
         model=Reader(width=space.int("width", 32, 128, log=True)),
-        optimizer=Adam(lr=space.float("lr", 1e-3, 1e-1, log=True)),
+        optimizer=Adam(lr=space.float("lr", 1e-3, 3e-2, log=True)),
+        schedule=OneCycle(),
         clip_norm=1.0,
         batch_size=32,
     )
 
 
-study = Study(recipe=recipe, dataset=strokes, epochs=5, n_trials=8)
+study = Study(recipe=recipe, dataset=strokes, epochs=15, n_trials=8)

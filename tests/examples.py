@@ -17,15 +17,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
+import torch
 
-from hpsearch import checkpoint
+from hpsearch import Split, checkpoint
+from hpsearch.study import load_study
 
 STUDIES = Path(__file__).parents[1] / "studies"
 NAMES = ("photos", "rare", "diabetes", "sequences", "finetune", "own_loop")
-# What makes the file that the card's code reads, or its `raw`, in place of zeros.
+# What makes the file that the card's code reads: of a digit 7, of one that is no 8, and of the first patient.
 RAW = {
     "photos": "import shutil; shutil.copy('{data}/photos/7/7-0.jpg', 'image.png')",
     "rare": "import pandas; from sklearn.datasets import load_digits\n"
@@ -79,6 +82,17 @@ def results(folder: Path, name: str) -> dict[int, object]:
     return found
 
 
+def first_of_the_test_split(folder: Path, name: str) -> Any:
+    """Return an example as the final file takes it."""
+    with contextlib.chdir(folder):
+        data = load_study(name).study.load_data()
+    if isinstance(data.test, Split):
+        return (data.test.inputs if data.raw_test is None else data.raw_test)[:1]
+    assert data.collate is not None
+    assert data.test is not None
+    return [*data.collate([data.test[0]])[0]]
+
+
 def use(folder: Path, name: str) -> str:
     """Run the code on the card on a raw example; return what it printed, or the answer."""
     written = folder / "reports" / name / "retrain"
@@ -86,6 +100,9 @@ def use(folder: Path, name: str) -> str:
     if name in RAW:
         prepare = RAW[name].format(data=folder / "data")
         subprocess.run([sys.executable, "-c", prepare], cwd=written, check=True)
+    else:
+        torch.save(first_of_the_test_split(folder, name), written / "raw.pt")
+        code = re.sub(r"^raw = .*", "raw = torch.load('raw.pt')", code, flags=re.MULTILINE)
     blocked = "import sys; sys.modules['hpsearch'] = None\n"
     shown = "\nprint(probabilities if 'probabilities' in globals() else predictions)"
     done = subprocess.run(
