@@ -102,6 +102,9 @@ class Recipe:
             value = getattr(self, name)
             if not callable(value) and not (name == "schedule" and value is None):
                 raise UsageError(f"Recipe: {name} must be callable, such as SGD(lr=0.1), got {value!r}")
+        if isinstance(self.loss, type):
+            name = self.loss.__qualname__
+            raise UsageError(f"Recipe: loss must be an instance, such as {name}(), got the class {name}")
         if isinstance(self.loss, nn.BCELoss):
             raise UsageError(
                 "Recipe: nn.BCELoss is for models that end in a sigmoid, whose outputs are all above 0, which is the "

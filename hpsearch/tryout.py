@@ -68,7 +68,9 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
         with _explaining_errors(run, augmented, given, outputs):
             _check_one_output(run, outputs)
             _measure(run, outputs, targets)
-            run.loss(outputs, given).backward()
+            loss = _loss(run, outputs, given)
+            _check_inputs(inputs, loss)
+            loss.backward()
         run.model.eval()
         inputs, targets = take(run.validation_split, _batch_indices(run.validation_split, EVALUATION_BATCH), run.device)
         with torch.no_grad():
@@ -76,7 +78,8 @@ def try_batch(study: Study, params: Params, data: Dataset, *, device: str = "cpu
                 outputs = forward(run.model, inputs, run.precision)
             with _explaining_errors(run, inputs, targets, outputs):
                 _measure(run, outputs, targets)
-                run.loss(outputs, targets)
+                _check_inputs(inputs, _loss(run, outputs, targets))
+            _check_names(data, targets)
 
 
 def doubts(run: Run) -> list[str]:
@@ -135,13 +138,49 @@ def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:
             raise UsageError(f"the measure {measure.name} fails on {what}: {text}") from error
 
 
+def _loss(run: Run, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of a batch. Raises a warning of torch's that shapes are broadcast."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size", UserWarning)
+        return run.loss(outputs, targets)
+
+
+def _check_names(data: Dataset, targets: Tensor) -> None:
+    """Raise UsageError if class numbers, one for each example, go beyond the names of the classes."""
+    one_each = not targets.is_floating_point() and targets.numel() == len(targets)
+    if data.classes and one_each and int(targets.max()) >= max(len(data.classes), 2):
+        raise UsageError(
+            f"targets go up to {int(targets.max())}, but the data set names {len(data.classes)} classes, from 0 to "
+            f"{len(data.classes) - 1}: name them all, or number classes from 0"
+        )
+
+
+def _check_inputs(inputs: Any, loss: Tensor) -> None:
+    """Raise UsageError if inputs that are not finite make a loss that is not."""
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.isfinite().all():
+        return
+    if not loss.detach().isfinite().all():
+        number = inputs[~inputs.isfinite()][0].item()
+        raise UsageError(
+            f"the data set's inputs hold {number:g}, and so the loss is {loss.detach().mean().item():g}: leave these "
+            f"examples out, or fill in their missing values"
+        )
+
+
 def _batch_indices(split: Source, count: int) -> Tensor:
-    """Return the indices of a batch: the first examples and, if in memory, the lowest and the highest target."""
+    """Return the indices of a batch: the first examples and, if in memory, the lowest and the highest target.
+
+    An example whose inputs are not finite, if there is one, comes first.
+    """
     count = min(split.batch_size if isinstance(split, Loader) else count, length(split))
     first = torch.arange(count)
+    extremes: list[int] = []
+    if isinstance(split, Split) and split.inputs.is_floating_point():
+        extremes += (~split.inputs.isfinite()).flatten(1).any(dim=1).nonzero()[:1, 0].tolist()
     if isinstance(split, Split) and split.targets.numel() == length(split):
         targets = split.targets.flatten()
-        extremes = [int(targets.argmax()), int(targets.argmin())]
+        extremes += [int(targets.argmax()), int(targets.argmin())]
+    if extremes:
         first = torch.tensor(list(dict.fromkeys([*extremes, *first.tolist()]))[:count])
     return first
 
@@ -168,7 +207,20 @@ def _explaining_errors(
 def _model_message(run: Run, inputs: Any, error: str) -> str:
     if "Expected more than 1 value per channel" in error:
         return f"batch norm needs more than one example in a batch to train on: batch_size is {run.batch_size}"
-    return f"the model fails on inputs {_describe(inputs)}: {error}"
+    return f"the model fails on inputs {_describe(inputs)}: {error}{_hint(inputs)}"
+
+
+def _hint(inputs: Any) -> str:
+    """Return what may be wrong with inputs, if that shows."""
+    if not isinstance(inputs, Tensor):
+        return ""
+    if inputs.dtype == torch.float64:
+        return "; inputs.float() makes them float32, as the model's weights are"
+    if inputs.dtype == torch.uint8:
+        return "; inputs.float() / 255 makes numbers of pixels"
+    if inputs.dim() == 4 and inputs.shape[3] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
+        return "; images are (N, channels, height, width): inputs.permute(0, 3, 1, 2)"
+    return ""
 
 
 def _loss_message(outputs: Tensor, targets: Tensor, error: str) -> str:
@@ -176,6 +228,11 @@ def _loss_message(outputs: Tensor, targets: Tensor, error: str) -> str:
         high, classes = int(targets.max()), outputs.shape[1]
         if high >= classes:
             return f"targets go up to {high}, but the model has {classes} outputs, for classes from 0 to {classes - 1}"
+    if "Using a target size" in error:
+        return (
+            f"the loss would compare every output with every target, because outputs are {tuple(outputs.shape)} and "
+            f"targets {tuple(targets.shape)}: give both one shape, as with targets[:, None], or use hpsearch's MSE()"
+        )
     if "scalar outputs" in error:
         return "the loss is not a single number: average it over the batch"
     return f"the loss fails on outputs {_describe(outputs)} and targets {_describe(targets)}: {error}"
