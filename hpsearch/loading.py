@@ -149,15 +149,15 @@ class Loader:
             yield
         # Errors of the user's code come as a `_Failure`. This one is that of a connection, or torch's.
         except Exception as error:
-            died = self._died()
+            # A connection may fail seconds before the process is known to have ended, on a machine that is busy.
+            died = self._died(wait_for=10.0 if isinstance(error, OSError | EOFError) else 1.0)
             if died is None:
                 raise
             raise WorkerDied(died) from error
 
-    def _died(self) -> str | None:
-        """Return how a loader worker ended, if one has."""
-        # A connection may fail shortly before the process is known to have ended.
-        wait([process.sentinel for process in self._processes], 1.0)
+    def _died(self, wait_for: float) -> str | None:
+        """Return how a loader worker ended, if one does within some seconds."""
+        wait([process.sentinel for process in self._processes], wait_for)
         for process in self._processes:
             if process.exitcode is not None:
                 code = process.exitcode

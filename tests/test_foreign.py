@@ -78,7 +78,7 @@ def test_what_cannot_be_reported_is_one_line(tmp_path: Path, command: str) -> No
     storage = f"sqlite:///{tmp_path}/hpsearch.db"
     optuna.create_study(study_name="down", storage=storage, direction="minimize")
     optuna.create_study(study_name="two", storage=storage, directions=["minimize", "maximize"])
-    with pytest.raises(UsageError, match="study down minimises, and this command is for studies that maximise"):
+    with pytest.raises(UsageError, match=r"study down minimises, and the measure of tiny\.py is accuracy, maximised"):
         hpsearch_here(tmp_path, command, "--study", "tiny", "--name", "down")
     with pytest.raises(UsageError, match=r"study two has 2 objectives.*hpsearch dashboard shows it"):
         hpsearch_here(tmp_path, command, "--study", "tiny", "--name", "two")

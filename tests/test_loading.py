@@ -1,9 +1,11 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -519,9 +521,9 @@ class TestFolderOfImages:
     def test_is_killed_in_mid_epoch_and_continues_exactly(
         self, killed: str, start: Callable[..., Started], tmp_path: Path, undisturbed: list[str]
     ) -> None:
-        temporary = tmp_path / "temporary"
-        temporary.mkdir()
-        run = start(*COMMAND, SLOW="0.1", TMPDIR=str(temporary))
+        # Not below `tmp_path`: the path of a socket has 107 characters at most.
+        temporary = Path(tempfile.mkdtemp())
+        run = start(*COMMAND, SLOW="0.03", TMPDIR=str(temporary))
         wait_for(lambda: (tmp_path / "runs/photos/0/last.pt").exists())
         loaders = [process for process in run.workers() if process.name() == "pt_data_worker"]
         assert len(loaders) == 4
@@ -541,6 +543,7 @@ class TestFolderOfImages:
             who = "a loader worker" if killed == "loader worker" else "its worker"
             assert f"{who} was killed by SIGKILL (out of memory?); it continues" in run.err.read_text()
             assert not list(temporary.glob("pymp-*"))
+        shutil.rmtree(temporary)
         assert not any(process.is_running() for process in loaders)
         assert history(tmp_path) == undisturbed
 
@@ -548,7 +551,7 @@ class TestFolderOfImages:
     def test_an_interrupt_leaves_no_process_behind(
         self, workers: str, start: Callable[..., Started], tmp_path: Path
     ) -> None:
-        run = start(*COMMAND[:-1], workers, SLOW="0.1")
+        run = start(*COMMAND[:-1], workers, SLOW="0.03")
         wait_for(lambda: (tmp_path / "runs/photos/0/last.pt").exists())
         below = run.workers()
         run.interrupt(signal.SIGINT)

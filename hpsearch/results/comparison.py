@@ -256,7 +256,9 @@ def of_complete(strategies: pd.DataFrame, measure: Measure = ACCURACY) -> str:
     if not above.max() > 0:
         return "the best trial of every strategy and seed was a complete one."
     worse = "lower" if measure.maximize else "higher"
-    return f"over complete trials only, the mean is {worse} by at most {above.max():.4g} ({above.idxmax()})."
+    return (
+        f"over complete trials only, the mean is {worse} by at most {measure.format(above.max())} ({above.idxmax()})."
+    )
 
 
 def _default_sentence(default: str, near: list[str], rest: list[str]) -> str:

@@ -117,9 +117,10 @@ def open_results(
     stored = open_to_read(storage, name or study_file.name, runs)
     measure, directions = study_file.study.measure, stored.storage.get_study_directions(stored.study_id)
     if directions != [StudyDirection.MAXIMIZE if measure.maximize else StudyDirection.MINIMIZE]:
-        what = f"{directions[0].name.lower()}s" if len(directions) == 1 else f"has {len(directions)} objectives"
+        verb = "maximises" if directions[0] == StudyDirection.MAXIMIZE else "minimises"
+        what = verb if len(directions) == 1 else f"has {len(directions)} objectives"
         raise UsageError(
             f"study {stored.name} {what}, and the measure of {study_file.path.name} is {measure}: give another --name "
-            f"or study file; hpsearch dashboard shows every study"
+            f"or study file; hpsearch dashboard shows it"
         )
     return Results(study_file, stored)

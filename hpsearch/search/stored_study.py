@@ -168,8 +168,9 @@ def open_for_run(
             created = storage.create_new_study([direction], name)
             storage.set_study_system_attr(created, METRIC_NAMES, [measure.label])
     elif existing[name].directions != [direction]:
+        verb = "maximise" if measure.maximize else "minimise"
         raise UsageError(
-            f"study {name} in {mask_passwords(url)} does not {direction.name.lower()} its objective, as the measure "
+            f"study {name} in {mask_passwords(url)} does not {verb} its objective, as the measure "
             f"{measure.name} needs: give another --name, or start a new study with --fresh"
         )
     study_id = storage.get_study_id_from_name(name)
