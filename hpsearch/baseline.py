@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hpsearch.datasets import Dataset, Examples, Split
-from hpsearch.errors import HpsearchError
 from hpsearch.measure import ACCURACY, LOSS, Measure
 from hpsearch.meters import make_meter
 
@@ -72,7 +71,8 @@ def baseline_of(data: Dataset, measure: Measure = ACCURACY) -> Baseline | None:
             return _of_numbers(train, validation, measure)
         if measure.targets == "classes":
             return _of_classes(_classes(train), _classes(validation), data.classes, measure)
-    except (HpsearchError, ValueError, RuntimeError):
+    # A measure of the user's may not take the outputs that are made here.
+    except Exception:
         pass
     return None
 
@@ -122,6 +122,8 @@ def _classes(targets: Tensor) -> Tensor:
     if targets.is_floating_point() and targets.dim() == 2 and targets.shape[1] > 1:
         # Probabilities (N, classes).
         return targets.argmax(dim=1)
+    if targets.min() < 0 and bool((targets.abs() > 1).any()):
+        raise ValueError("a negative number among several classes is one that the loss ignores")
     if targets.is_floating_point() or targets.min() < 0:
         # Two classes, split at zero.
         return (targets > 0).long().flatten()

@@ -141,7 +141,8 @@ class Loader:
         if isinstance(batch, _Failure):
             batch.reraise()
         inputs, targets = batch
-        return _moved(inputs, self._device), targets.to(self._device, non_blocking=True)
+        # Copied, because measures keep the targets: one of a loader worker's keeps a file open for as long.
+        return _moved(inputs, self._device), targets.to(self._device, non_blocking=True, copy=True)
 
     @contextlib.contextmanager
     def _explaining_deaths(self) -> Iterator[None]:

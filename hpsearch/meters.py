@@ -69,7 +69,8 @@ class _Collected:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         # In training, a model may give its next outputs in the same memory.
-        self._batches.append((outputs.detach().clone(), targets))
+        # An output without dimensions is that of a batch of one, squeezed.
+        self._batches.append((torch.atleast_1d(outputs.detach().clone()), targets))
 
     def compute(self) -> float:
         outputs, targets = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
@@ -343,15 +344,34 @@ def measure_of(value: Any) -> Measure:
             f"Study: {type(value).__name__} does not say whether higher is better: give "
             f"Measure(name={type(value).__name__!r}, maximize=True or False, metric=...)"
         )
-    low, high = (getattr(value, f"plot_{end}_bound", None) for end in ("lower", "upper"))
+    low, high = _bounds(value)
     return Measure(
         name=type(value).__name__,
         maximize=bool(higher),
-        low=-math.inf if low is None else float(low),
-        high=math.inf if high is None else float(high),
+        low=low,
+        high=high,
         targets=_targets_of(type(value)),
         metric=value,
     )
+
+
+# Torchmetrics' bounds are those of its plots; the values of these go beyond.
+_WIDER = {
+    "MatthewsCorrCoef": (-1.0, 1.0),
+    "CohenKappa": (-1.0, 1.0),
+    "CosineSimilarity": (-1.0, 1.0),
+    "ExplainedVariance": (-math.inf, 1.0),
+    "HingeLoss": (0.0, math.inf),
+}
+
+
+def _bounds(metric: Any) -> tuple[float, float]:
+    """Return the bounds of a metric of torchmetrics."""
+    for name, bounds in _WIDER.items():
+        if type(metric).__name__.endswith(name):
+            return bounds
+    low, high = (getattr(metric, f"plot_{end}_bound", None) for end in ("lower", "upper"))
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
 def _task(kind: type) -> str:
@@ -373,6 +393,9 @@ def _preparation(kind: type) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]
 
     Probabilities: from logits torchmetrics would make them itself, but only in batches with a value outside [0, 1].
     """
+    if kind.__name__ == "MulticlassExactMatch":
+        # Of whole examples, with all their positions.
+        return lambda outputs, targets: (outputs.softmax(dim=1), targets)
     return {
         "Binary": _binary,
         "Multiclass": class_probabilities,

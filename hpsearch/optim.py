@@ -489,7 +489,8 @@ class Warmup:
         if rising == 0 and self.then is not None:
             return self.then(optimizer, total_steps)
         rise = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
-        if self.then is None:
+        # Plateau's own does nothing, but in a sequence it would undo what has been lowered during the rise.
+        if self.then is None or isinstance(self.then, Plateau):
             return rise
         rest = self.then(optimizer, max(1, total_steps - rising))
         return SequentialLR(optimizer, [rise, rest], milestones=[rising])

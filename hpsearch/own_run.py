@@ -82,7 +82,9 @@ class OwnRun:
     @property
     def evaluated(self) -> nn.Module | None:
         """The torch module that gives the answers, if the training has one."""
-        return self.training.model
+        # Users may well call another library's model so.
+        model: Any = self.training.model
+        return model if isinstance(model, nn.Module) else None
 
     @property
     def is_finished(self) -> bool:

@@ -45,7 +45,10 @@ class Training(ABC):
 
     @abstractmethod
     def train_epoch(self) -> Mapping[str, float] | None:
-        """Train for an epoch, whatever that is; return measures of the training examples by name, or None."""
+        """Train for an epoch, whatever that is; return measures of the training examples by name, or None.
+
+        Without the study's measure among them, early stopping's `target` is never reached, as that needs both.
+        """
 
     @abstractmethod
     def evaluate(self, examples: Examples) -> Mapping[str, float]:

@@ -89,7 +89,11 @@ class Float:
 
     def _on_step(self, value: float) -> float:
         value = min(max(value, self.low), self.high)
-        return value if self.step is None else self.low + (value - self.low) // self.step * self.step
+        if self.step is None:
+            return value
+        # Rounded up a little, or 1.0 would be 9 steps of 0.1.
+        steps = math.floor((value - self.low) / self.step + 1e-9)
+        return min(self.low + steps * self.step, self.high)
 
     def check(self, value: Any) -> float:
         """Return `value` as a float in range. Raises UsageError otherwise."""

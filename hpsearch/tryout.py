@@ -129,7 +129,9 @@ def _measure(run: Run, outputs: Tensor, targets: Tensor) -> None:
         try:
             meter = make_meter(measure, run.device)
             meter.update(outputs.detach(), targets)
-            meter.compute()
+            # Of a single example, many measures are not defined.
+            if len(targets) > 1:
+                meter.compute()
         except HpsearchError:
             raise
         except Exception as error:
@@ -173,10 +175,12 @@ def _batch_indices(split: Source, count: int) -> Tensor:
     An example whose inputs are not finite, if there is one, comes first.
     """
     count = min(split.batch_size if isinstance(split, Loader) else count, length(split))
-    first = torch.arange(count)
+    # Of a folder that is sorted by class, the first examples are of one.
+    first = torch.arange(count) if isinstance(split, Split) else torch.linspace(0, length(split) - 1, count).long()
     extremes: list[int] = []
     if isinstance(split, Split) and split.inputs.is_floating_point():
-        extremes += (~split.inputs.isfinite()).flatten(1).any(dim=1).nonzero()[:1, 0].tolist()
+        finite = split.inputs.isfinite().reshape(length(split), -1).all(dim=1)
+        extremes += (~finite).nonzero()[:1, 0].tolist()
     if isinstance(split, Split) and split.targets.numel() == length(split):
         targets = split.targets.flatten()
         extremes += [int(targets.argmax()), int(targets.argmin())]

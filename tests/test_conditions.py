@@ -104,3 +104,21 @@ def test_a_long_text_is_refused_at_once(text: Any) -> None:
     with pytest.raises(UsageError) as raised:
         chosen(text)
     assert len(str(raised.value)) < 300
+
+
+def test_texts_that_look_like_numbers_are_texts() -> None:
+    trials = pd.DataFrame({"params.size": ["16", "032", "true"], "parameters": [1, 2, 3]})
+    for text, expected in (
+        ("size == 16", [0]),
+        ("size != 16", [1, 2]),
+        ("size == 032", [1]),
+        ("size == '032'", [1]),
+        ("size == true", [2]),
+    ):
+        assert list(satisfying(trials, parse_conditions(text, trials)).index) == expected, text
+
+
+def test_a_value_does_not_end_in_the_middle_of_a_word() -> None:
+    trials = pd.DataFrame({"params.optimizer": ["br", "adam"], "params.lr": [0.1, 0.2]})
+    with pytest.raises(UsageError):
+        parse_conditions("optimizer == brand lr < 1", trials)

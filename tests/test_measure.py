@@ -14,13 +14,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor
 
-from hpsearch import Dataset, EarlyStopping, Recipe, Space, Split, Study, UsageError
+from hpsearch import Dataset, EarlyStopping, Recipe, Space, Split, Study, UsageError, import_torchvision
 from hpsearch.baseline import baseline_of
 from hpsearch.executors.task import _report
 from hpsearch.measure import ACCURACY, Measure
 from hpsearch.meters import class_numbers, measure_of
 from hpsearch.results.results import open_results
+from hpsearch.results.retrain import evaluate_once
 from hpsearch.search import Search, run
+from hpsearch.search.fingerprint import describe_study
 from hpsearch.search.objective import make_objective
 from hpsearch.stopping import Stopper
 from hpsearch.study import StudyFile, load_study
@@ -192,7 +194,9 @@ def test_an_objective_minimises(tmp_path: Path) -> None:
     objective = make_objective(definition, definition.load_data(), tmp_path)
     study = optuna.create_study(direction="minimize")
     study.optimize(objective, n_trials=2)
-    assert all(trial.value == trial.user_attrs["best_value"] for trial in study.trials)
+    for trial in study.trials:
+        diverged = trial.user_attrs["reason"] == "diverged"
+        assert trial.value == (math.inf if diverged else trial.user_attrs["best_value"])
     with pytest.raises(UsageError, match='the objective is MSE: create the study with direction="minimize"'):
         optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
 
@@ -331,3 +335,55 @@ def recipe_of_nothing(space: Space) -> Recipe:
 def test_measures_are_resolved_when_a_study_is_made() -> None:
     study = Study(recipe=recipe_of_nothing, dataset=lambda: None, measure="auroc", also=("accuracy",))  # type: ignore[arg-type, return-value]
     assert [measure.name for measure in study.measures] == ["AUROC", "accuracy"]
+
+
+def test_results_of_another_measure_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "regression.py"
+    text = Path(REGRESSION).read_text()
+    study.write_text(text)
+    assert hpsearch_here(tmp_path, "run", "--study", str(study), "--n-trials", "2", "--workers", "0") == 0
+    study.write_text(text.replace('measure="MSE", also=["R2", "MAE"]', 'measure="MAE", also=["MSE"]'))
+    assert exit_code_here(tmp_path, "report", "--study", str(study)) == 2
+    assert "study regression is of MSE, minimised, and the measure of regression.py is MAE" in capsys.readouterr().err
+
+
+def test_a_metrics_options_belong_to_the_study(tmp_path: Path) -> None:
+    import_torchvision()
+    classification = pytest.importorskip("torchmetrics.classification")
+    texts = []
+    for beta in (0.5, 2.0, 2.0):
+        study_file = load_study(str(STUDIES / "tiny.py"))
+        study = replace(study_file.study, measure=classification.MulticlassFBetaScore(beta=beta, num_classes=10))
+        texts.append(describe_study(replace(study_file, study=study), None, 0)["training"]["measure"])
+    assert texts[0] != texts[1] == texts[2]
+
+
+def test_targets_that_the_loss_ignores_are_no_second_class() -> None:
+    split = Split(torch.zeros(4, 1), torch.tensor([-100, 2, 2, 0]))
+    assert baseline_of(Dataset(train=split, validation=split, test=None, classes=("a", "b", "c"))) is None
+
+
+def test_a_users_measure_need_not_take_made_up_outputs() -> None:
+    split = Split(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]))
+    own = Measure(name="own", maximize=True, targets="classes", function=lambda outputs, targets: outputs.shape[2])
+    assert baseline_of(Dataset(train=split, validation=split, test=None, classes=("a", "b")), own) is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "also", "outputs", "targets", "kind"),
+    [
+        ("accuracy", ["MSE"], 1, torch.tensor([0.0, 1.0] * 10), "classes"),
+        ("loss", [], 2, torch.randn(20, 1), "numbers"),
+    ],
+)
+def test_the_test_set_is_measured_whatever_the_outputs(
+    measure: str, also: list[str], outputs: int, targets: Tensor, kind: str
+) -> None:
+    split = Split(torch.randn(20, 3), targets)
+    classes = ("no", "yes") if kind == "classes" else ()
+    data = Dataset(train=split, validation=split, test=split, classes=classes)
+    study = Study(recipe=recipe_of_nothing, dataset=lambda: data, measure=measure, also=also)
+    found = evaluate_once(study, torch.nn.Linear(3, outputs), lambda outputs, targets: (outputs**2).mean(), data)
+    assert (found.confusion is not None) == (kind == "classes")
+    assert math.isfinite(found.value)
+    assert found.low <= found.value <= found.high

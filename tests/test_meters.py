@@ -260,3 +260,23 @@ def test_class_numbers_of_more_outputs_than_targets_are_refused() -> None:
 def test_a_measure_without_a_function_cannot_be_computed() -> None:
     with pytest.raises(UsageError, match="Measure own: give a function of outputs and targets, or a metric"):
         make_meter(Measure(name="own", maximize=True), CPU)
+
+
+def test_bounds_are_not_those_of_torchmetrics_plots(torchmetrics: Any) -> None:
+    """A diverged trial has the worst value: 0 would be better than a correlation of -0.5."""
+    for kind, worst in (("BinaryMatthewsCorrCoef", -1.0), ("BinaryCohenKappa", -1.0), ("BinaryHingeLoss", math.inf)):
+        assert measure_of(getattr(torchmetrics.classification, kind)()).worst == worst
+    assert measure_of(torchmetrics.regression.ExplainedVariance()).worst == -math.inf
+
+
+def test_whole_examples_are_compared_by_exact_match(torchmetrics: Any) -> None:
+    outputs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 1]]), 3).movedim(-1, 1).float()
+    metric = torchmetrics.classification.MulticlassExactMatch(num_classes=3)
+    assert value(metric, outputs, torch.tensor([[0, 1], [1, 2]])) == 0.5
+
+
+def test_a_squeezed_batch_of_one_is_an_example() -> None:
+    meter = make_meter(measure_of("MSE"), CPU)
+    meter.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]))
+    meter.update(torch.tensor(3.0), torch.tensor([6.0]))
+    assert meter.compute() == 3.0

@@ -213,3 +213,18 @@ def test_a_recipe_must_return_one(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_measure_of_a_training_needs_no_function() -> None:
     """It is the training that computes it."""
     assert counting(measure=Measure(name="distance", maximize=False)).measure.name == "distance"
+
+
+def test_it_is_retrained_with_a_model_that_is_no_torch_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["run", "--study", OWN, "--n-trials", "2", "--workers", "0"],
+        ["export", "--study", OWN, "--top", "1"],
+        ["retrain", "best/own-1.json", "--study", OWN, "--seeds", "1", "--workers", "0"],
+    ):
+        assert hpsearch_here(tmp_path, *command) == 0
+    assert "Test        accuracy" in capsys.readouterr().out
+    card = (tmp_path / "reports/own/retrain/card.md").read_text()
+    assert "this training has no torch module as its `model`" in card
+    assert not (tmp_path / "reports/own/retrain/model.pt2").exists()

@@ -1,4 +1,5 @@
 import math
+import random
 from itertools import product
 from typing import Any
 
@@ -453,3 +454,12 @@ def test_a_value_of_any_size_is_refused_in_a_short_line(value: Any) -> None:
         with pytest.raises(UsageError, match=r"^x must be") as raised:
             parameter.check(value)
         assert len(str(raised.value)) < 160
+
+
+def test_a_range_in_steps_is_drawn_up_to_its_top() -> None:
+    """1.0 // 0.1 is 9, and 0.3 // 0.1 is 2."""
+    parameter = Float(name="p", low=0.0, high=1.0, step=0.1)
+    generator = random.Random(0)
+    drawn = {round(parameter.draw(generator), 6) for _ in range(500)}
+    assert drawn == {round(0.1 * step, 6) for step in range(11)}
+    assert parameter.middle == pytest.approx(0.5)

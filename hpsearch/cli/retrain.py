@@ -163,7 +163,7 @@ def _train_and_test(job: _Job, ranking: pd.DataFrame, confirmed: pd.DataFrame, p
 def _tested(job: _Job, run: Run | OwnRun) -> Evaluation:
     study = job.study_file.study
     if isinstance(run, OwnRun):
-        return evaluate_training(study, run.training, job.data)
+        return evaluate_training(study, run, job.data)
     return evaluate_once(study, run.evaluated, run.loss, job.data, run.batch_size)
 
 

@@ -217,7 +217,7 @@ def _numbers(values: "Column", train: "Column", name: Hashable) -> _Column:
         features.append(_Feature(mean=float(mean), deviation=float(deviation)))
     if missing[train].any():
         features.append(_Feature())
-    return _Column(values=values, features=features, about={"name": _plain(name)})
+    return _Column(values=values, features=features, about={"name": str(name)})
 
 
 def _categories(codes: "Column", categories: Sequence[Any], train: "Column", name: Hashable) -> _Column:
@@ -232,7 +232,7 @@ def _categories(codes: "Column", categories: Sequence[Any], train: "Column", nam
     return _Column(
         values=places[codes],
         features=[_Feature(category=place) for place in range(len(known))],
-        about={"name": _plain(name), "categories": [_plain(categories[code]) for code in known]},
+        about={"name": str(name), "categories": [_plain(categories[code]) for code in known]},
     )
 
 

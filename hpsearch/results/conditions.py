@@ -30,7 +30,7 @@ _COMPARISON = re.compile(
     r"""\s*(?P<column>[^<>=!'"]*[^<>=!'"\s])
         \s*(?P<operator><=|>=|==|!=|<|>|=)
         \s*(?P<value>'[^']*'|"[^"]*"|[^\s<>=!'"]+)
-        \s*(?:$|and\s+(?=\S))""",
+        (?:\s*$|\s+and\s+(?=\S))""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Not compared: times, and texts of errors.
@@ -112,8 +112,9 @@ def _value(column: str, sign: str, text: str, entries: pd.Series) -> Any:
     if isinstance(value, str) and present and all(map(_is_number, present)):
         raise UsageError(f"--where: {column} is a number, got {brief(value)}")
     if any(isinstance(entry, str) for entry in present):
-        # A column of choices may mix numbers and texts.
-        value = next((entry for entry in present if str(entry) == str(value)), value)
+        # A column of choices may mix numbers and texts, and a text may look like a number.
+        plain = text[1:-1] if text[0] in "'\"" else text
+        value = next((entry for entry in present if str(entry) in (plain, str(value))), value)
     if sign not in ("=", "==", "!=") and not (_is_number(value) and all(map(_is_number, present))):
         raise UsageError(f"--where: {column} {sign} {text}: only numbers have an order; texts are compared by == or !=")
     return value

@@ -324,10 +324,11 @@ def _described(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Return the largest difference of tensors, NaN if there is one."""
-    return float(
-        torch.stack([(a.double() - b.double()).abs().max() for a, b in zip(found, expected, strict=True)]).max()
-    )
+    """Return the largest difference of tensors, relative to numbers above 1; NaN if there is one."""
+    pairs = [(got.double(), wanted.double()) for got, wanted in zip(found, expected, strict=True)]
+    differences = [((got - wanted).abs() / wanted.abs().clamp(min=1)).max() for got, wanted in pairs]
+    # Nothing to compare, as a `PackedSequence`, differs in nothing. Unlike Python's, torch's maximum passes NaN on.
+    return float(torch.stack(differences).max()) if differences else 0.0
 
 
 def _compared(

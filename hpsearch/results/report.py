@@ -119,7 +119,7 @@ def _own_figure(results: Results, name: str, function: Callable[[Results], Any])
 
 def _plots(results: Results, importances: dict[str, float]) -> dict[str, tuple[Figure, str]]:
     # Another tool's values may be infinite, which no axis can show.
-    trials = results.trials[results.trials["value"].astype(float).abs() != float("inf")]
+    trials = results.trials[results.trials["best_value"].astype(float).abs() != float("inf")]
     history = results.history[
         results.history[f"validation_{results.measure.column}"].astype(float).abs() != float("inf")
     ]

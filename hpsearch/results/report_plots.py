@@ -52,7 +52,7 @@ def plot_optimisation(trials: pd.DataFrame, measure: Measure) -> Figure:
     if len(complete):
         so_far = complete.cummax() if measure.maximize else complete.cummin()
         axes.step(complete.index, so_far, where="post", color="black", linewidth=1.5, label="best complete so far")
-    axes.set(xlabel="Trial", ylabel=f"Best {measure.label}", xlim=(-0.5, len(trials) - 0.5))
+    axes.set(xlabel="Trial", ylabel=f"Best {measure.label}", xlim=(-0.5, trials.index.max() + 0.5))
     _set_worse_end(axes, edge, measure)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)

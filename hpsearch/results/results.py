@@ -19,9 +19,12 @@ from hpsearch.defaults import default_runs, default_storage
 from hpsearch.errors import CheckpointError, UsageError
 from hpsearch.executors.trial_files import BEST_WEIGHTS
 from hpsearch.measure import Measure
+from hpsearch.own_run import OwnRun
 from hpsearch.own_training import Training
 from hpsearch.results.tables import history_frame, trials_frame
 from hpsearch.search.stored_study import StoredStudy, open_to_read
+from hpsearch.search.study_attrs import MEASURE
+from hpsearch.seeding import trial_seed
 from hpsearch.study import Recipe, StudyFile, load_study
 from hpsearch.training import load_weights
 
@@ -84,9 +87,11 @@ class Results:
         recipe, state = self._best_of(number)
         if not isinstance(recipe, Training):
             raise UsageError(f"trial {number} is of a Recipe: results.model({number}) gives its model")
-        recipe.start(self.data.without_test(), seed=0, device="cpu")
-        recipe.load_state_dict(state)
-        return recipe
+        params = self.stored.optuna_study().get_trials(deepcopy=False)[number].params
+        seed = trial_seed(self.stored.seed, number)
+        training = OwnRun(self.study, params, self.data.without_test(), seed=seed).training
+        training.load_state_dict(state)
+        return training
 
     def _best_of(self, number: int) -> tuple[Recipe | Training, dict[str, Any]]:
         """Return what the recipe gives at a trial's params, and the best state."""
@@ -122,5 +127,11 @@ def open_results(
         raise UsageError(
             f"study {stored.name} {what}, and the measure of {study_file.path.name} is {measure}: give another --name "
             f"or study file; hpsearch dashboard shows it"
+        )
+    # What another tool's study is about is not known.
+    if MEASURE in stored.user_attrs() and stored.measure.name != measure.name:
+        raise UsageError(
+            f"study {stored.name} is of {stored.measure}, and the measure of {study_file.path.name} is {measure}: undo "
+            f"the change, or give the --name of another study"
         )
     return Results(study_file, stored)

@@ -24,11 +24,10 @@ from hpsearch.datasets import Dataset, Examples, Split, length
 from hpsearch.errors import HpsearchError, UsageError, last_line
 from hpsearch.executors import Died, Ended, Executor, Outcome, Reported, Task
 from hpsearch.loading import EVALUATION_BATCH, Source, call, close, in_order, source
-from hpsearch.measure import ACCURACY, LOSS, Measure
+from hpsearch.measure import ACCURACY, LOSS, Measure, Targets
 from hpsearch.meters import class_numbers, make_meter, measure_of, predicted_numbers
 from hpsearch.optim import Loss
 from hpsearch.own_run import OwnRun, start_run
-from hpsearch.own_training import Training
 from hpsearch.results.configurations import Configuration
 from hpsearch.seeding import derive_seed
 from hpsearch.study import Steps, Study
@@ -304,6 +303,9 @@ class Evaluation:
 
 def answers_of(study: Study, data: Dataset) -> Answers:
     """Return what a study's models answer: a class or a number for each example (or position), or something else."""
+    targets_of_measure: Targets = study.measure.targets
+    if targets_of_measure != "any":
+        return targets_of_measure
     kinds = {measure.targets for measure in study.measures}
     if "numbers" in kinds:
         return "numbers"
@@ -331,7 +333,7 @@ def evaluate_once(
     finally:
         close(test)
     seconds = (time.perf_counter() - began) / length(data.test) * 1000
-    kind, measures = answers_of(study, data), list(study.measures)
+    kind, measures = _fitting(answers_of(study, data), outputs, targets), list(study.measures)
     if kind == "classes" and ACCURACY not in measures:
         measures.append(ACCURACY)
     elif kind == "numbers":
@@ -362,26 +364,30 @@ def evaluate_once(
     )
 
 
-def evaluate_training(study: Study, training: Training, data: Dataset) -> Evaluation:
+def evaluate_training(study: Study, run: OwnRun, data: Dataset) -> Evaluation:
     """Evaluate a user's own training on the test split, by its own method; if it has a model, also by its answers.
 
     The interval of the study's measure is known if that is the accuracy.
     """
     assert data.test is not None
     began = time.perf_counter()
-    values = {name: float(value) for name, value in training.evaluate(data.test).items()}
+    values = {name: float(value) for name, value in run.training.evaluate(data.test).items()}
     seconds = (time.perf_counter() - began) / length(data.test) * 1000
     found: dict[str, Any] = {}
     low = high = math.nan
     kind = answers_of(study, data)
-    if training.model is not None and kind != "other":
-        device = next(training.model.parameters()).device
-        outputs, targets = all_outputs(training.model, source(data, "test", device))
-        found = (
-            _of_classes(outputs, targets, data.classes)
-            if kind == "classes"
-            else {"numbers": _of_numbers(outputs, targets)}
-        )
+    if run.evaluated is not None and kind != "other":
+        test = source(data, "test", next(run.evaluated.parameters()).device)
+        try:
+            outputs, targets = all_outputs(run.evaluated, test)
+        finally:
+            close(test)
+        kind = _fitting(kind, outputs, targets)
+        if kind != "other":
+            classes = kind == "classes"
+            found = (
+                _of_classes(outputs, targets, data.classes) if classes else {"numbers": _of_numbers(outputs, targets)}
+            )
     if study.measure == ACCURACY:
         correct = round(values[ACCURACY.name] * length(data.test))
         low, high = _wilson(correct, length(data.test))
@@ -397,6 +403,17 @@ def _wilson(correct: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def _fitting(kind: Answers, outputs: Tensor, targets: Tensor) -> Answers:
+    """Return what models answer, or "other" if their outputs do not fit that."""
+    check = {"classes": class_numbers, "numbers": predicted_numbers}.get(kind)
+    try:
+        if check is not None:
+            check(outputs, targets)
+    except UsageError:
+        return "other"
+    return kind
+
+
 def all_outputs(model: nn.Module, split: Source) -> tuple[Tensor, Tensor]:
     """Return a model's outputs on a split (N, ...), in evaluation mode, and the targets (N, ...), on the CPU."""
     device = next(model.parameters()).device
@@ -404,7 +421,8 @@ def all_outputs(model: nn.Module, split: Source) -> tuple[Tensor, Tensor]:
     batches = []
     with torch.no_grad():
         for inputs, targets in in_order(split, device):
-            batches.append((call(model, inputs).cpu(), targets.cpu()))
+            # An output without dimensions is that of a batch of one, squeezed.
+            batches.append((torch.atleast_1d(call(model, inputs).cpu()), targets.cpu()))
     outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return outputs, targets
 
@@ -412,8 +430,15 @@ def all_outputs(model: nn.Module, split: Source) -> tuple[Tensor, Tensor]:
 def _bootstrap(value: Callable[[Tensor], float], examples: int) -> tuple[float, float]:
     """Return the 95 % percentile interval of a value of chosen examples (Efron, Ann. Statist. 7, 1979)."""
     generator = torch.Generator().manual_seed(0)
-    values = [value(torch.randint(examples, (examples,), generator=generator)) for _ in range(RESAMPLES)]
-    # Samples without an example of some class have no value.
+
+    def known(chosen: Tensor) -> float:
+        # Samples without an example of some class have no value; a function of the user's may raise an error instead.
+        try:
+            return value(chosen)
+        except Exception:
+            return math.nan
+
+    values = [known(torch.randint(examples, (examples,), generator=generator)) for _ in range(RESAMPLES)]
     defined = [value for value in values if math.isfinite(value)] or [math.nan]
     low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)

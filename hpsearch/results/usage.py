@@ -88,12 +88,15 @@ _TABLE_LINES = """def number(value, name, categories=None):
     value = None if pandas.isna(value) else value
     if categories is None:
         return float("nan" if value is None else value)
-    places = [place for place, known in enumerate(categories) if known in (value, str(value))]
+    same = [known == value or None not in (known, value) and str(known) == str(value) for known in categories]
+    places = [place for place, known in enumerate(same) if known]
     return places[0] if places else -1  # a category that was not in training
 
 
-rows = pandas.read_csv("rows.csv").to_dict("records")
-raw = [[number(row[column["name"]], **column) for column in about["input"]["columns"]] for row in rows]
+columns = about["input"]["columns"]
+texts = {c["name"]: str for c in columns if any(isinstance(known, str) for known in c.get("categories", []))}
+rows = pandas.read_csv("rows.csv", dtype=texts).to_dict("records")
+raw = [[number(row[column["name"]], **column) for column in columns] for row in rows]
 raw = torch.tensor(raw, dtype=torch.float64)"""
 
 

@@ -19,7 +19,8 @@ from torch import nn
 
 from hpsearch import augmentation, optim
 from hpsearch.datasets import Dataset, fingerprint
-from hpsearch.measure import ACCURACY, Measure
+from hpsearch.measure import ACCURACY, LOSS, Measure
+from hpsearch.meters import MEASURES
 from hpsearch.own_training import Training
 from hpsearch.space import Choice, Space
 from hpsearch.study import Recipe, Study, StudyFile, users_code
@@ -129,10 +130,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 
 
 def _measure(measure: Measure) -> str:
-    if measure.function is None:
-        return f"{measure} ({_digest([_text(measure.metric)])})" if measure.metric is not None else str(measure)
-    own = not measure.function.__module__.startswith("hpsearch.") if inspect.isfunction(measure.function) else False
-    return f"{measure} ({_digest([_text(measure.function)])})" if own else str(measure)
+    if measure.metric is not None:
+        plain = (bool, int, float, str, type(None))
+        options = sorted((key, value) for key, value in vars(measure.metric).items() if isinstance(value, plain))
+        return f"{measure} ({_digest([_text(measure.metric), *(f'{key}={value}' for key, value in options)])})"
+    if measure in (ACCURACY, LOSS) or measure.function is None or measure is MEASURES.get(measure.column):
+        return str(measure)
+    return f"{measure} ({_digest([_text(measure.function)])})"
 
 
 def _digest(texts: list[str]) -> str:

@@ -206,7 +206,8 @@ class Supervisor:
             # Trials of other supervisors may still fail or go back into the queue.
             if self._none_left and not self._held and not self._others_running:
                 return "done"
-            for event in self._executor.events(TICK_SECONDS):
+            drawing = self._unmet_in_a_row and self._free_slots() and not self._none_left
+            for event in self._executor.events(0.0 if drawing else TICK_SECONDS):
                 self._handle(event)
             self._observer.tick()
 
@@ -216,8 +217,9 @@ class Supervisor:
         if self._none_left and time.monotonic() - self._asked_at > OTHERS_SECONDS:
             # Meanwhile a trial of another supervisor may have failed or gone back into the queue.
             self._none_left = False
-        while self._free_slots() and not self._none_left and self._outbox.flush():
-            if not self._outbox.attempt(self._start_one):
+        while not self._interrupts and self._free_slots() and not self._none_left and self._outbox.flush():
+            # Between configurations that do not meet a requirement, workers are listened to.
+            if not self._outbox.attempt(self._start_one) or self._unmet_in_a_row:
                 return
 
     def _free_slots(self) -> int:
