@@ -17,6 +17,37 @@ from support.command_line import Started
 # pytest-xdist sets it, and a table would be folded to it.
 os.environ.pop("COLUMNS", None)
 
+# Further cases of what another case of the same test shows, which take long: with `--all` only.
+FURTHER_CASES = (
+    "test_chaos.py::test_nothing_is_lost[26]",
+    "test_chaos.py::test_nothing_is_lost[36]",
+    "changes_nothing_that_was_taken_over[sqlite-alone]",
+    "changes_nothing_that_was_taken_over[postgresql-with its workers]",
+    "test_a_supervisor_frozen_alone_goes_on_where_it_was[sqlite]",
+    "test_from_check_to_retrain[resnet18]",
+    "test_from_check_to_retrain[mobilenet]",
+    "test_a_killed_worker_on_the_command_line[batch norm]",
+    "test_a_killed_worker_on_the_command_line[view after convolutions]",
+    "test_an_interrupted_run_saves_its_work_and_goes_on[15]",
+    "test_is_killed_in_mid_epoch_and_continues_exactly[training worker]",
+    "test_is_killed_in_mid_epoch_and_continues_exactly[supervisor]",
+    "test_a_users_file_hides_no_module_of_pythons[module]",
+    "test_minimising_the_error_is_maximising_the_accuracy[random-median]",
+    "test_minimising_the_error_is_maximising_the_accuracy[nsga2",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the cases that repeat what another one shows, for longer")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    for item in items:
+        if any(case in item.nodeid for case in FURTHER_CASES):
+            item.add_marker(pytest.mark.skip(reason="another case shows the same; --all runs this one too"))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
